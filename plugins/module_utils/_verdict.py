@@ -43,7 +43,7 @@ def check_question(expect: Mapping[str, float], tolerance: float) -> None:
     for word, percent in expect.items():
         if not isinstance(word, str) or not word or word.split() != [word]:
             raise ValueError(
-                f"expect has the key {word!r}, which no reply can begin with; give a word without white space, as a string"
+                f"expect has the key {word!r}, which no reply begins with; give a word without white space, as a string"
             )
         if not _is_number(percent) or not 0 <= percent <= 100:
             raise ValueError(f"expect gives {word} {percent!r} percent; give a number from 0 to 100")
@@ -55,44 +55,49 @@ def check_question(expect: Mapping[str, float], tolerance: float) -> None:
 
 
 def judge(
-    expect: Mapping[str, float], tolerance: float, counts: Mapping[str, int], errors: Mapping[str, int]
+    expect: Mapping[str, float],
+    tolerance: float,
+    counts: Mapping[str, int],
+    errors: Mapping[str, int],
+    details: Mapping[str, str] | None = None,
 ) -> Verdict:
-    """Compare the counts with what was expected; the share of a destination is taken of all probes, errors included.
+    """Compare answers (by destination) and errors (by kind, with details to tell) with what was expected.
 
-    Destinations of 0 and of 100 percent have no tolerance. Any error fails: a probe without an answer went nowhere.
-    Raises ValueError for a question that makes no sense, see check_question.
+    The share of a destination is taken of all probes, errors included. For 0 and 100 percent there is no tolerance: one
+    stray answer fails. Any error fails, whatever the shares. Raises ValueError as check_question does.
     """
     check_question(expect, tolerance)
-    failed = sum(errors.values())
-    probes = sum(counts.values()) + failed
+    answered, failed = sum(counts.values()), sum(errors.values())
+    probes = answered + failed
     if not probes:
         return Verdict(False, "no probe was made", [])
-    # Beside errors, the shares are compared among the answers: else every error would be told twice.
-    answered = probes - failed
     deviations = []
     for word, percent in expect.items():
-        wanted, seen = _exact(percent) / 100, Fraction(counts.get(word, 0), max(1, answered))
-        band = 0 if wanted in (0, 1) else _exact(tolerance)
-        if answered and abs(seen - wanted) > band:
-            deviations.append(Deviation(word, float(wanted), float(seen)))
+        wanted, count = _exact(percent) / 100, counts.get(word, 0)
+        if wanted in (0, 1):
+            strayed = count != answered * wanted
+        else:
+            # Without any answer, the errors say it all.
+            strayed = answered > 0 and abs(Fraction(count, probes) - wanted) > _exact(tolerance)
+        if strayed:
+            deviations.append(Deviation(word, float(wanted), count / probes))
     deviations.sort(key=lambda deviation: -abs(deviation.observed - deviation.expected))
-    faults = []
+    faults = [_sentence(deviation, tolerance) for deviation in deviations]
     if failed:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(errors.items(), key=lambda item: -item[1]))
-        faults.append(f"{failed} of {probes} probes got no valid answer ({kinds})")
-    faults += [_sentence(deviation, tolerance) for deviation in deviations]
-    seen_text = ", ".join(f"{word} {counts.get(word, 0)}" for word in expect)
-    if faults:
-        return Verdict(False, f"{'; '.join(faults)}; seen in {probes} probes: {seen_text}", deviations)
-    return Verdict(True, f"the split is as expected ({_listed(expect)}); seen in {probes} probes: {seen_text}", [])
+        kinds = sorted(errors.items(), key=lambda item: -item[1])
+        told = (
+            f"{count} {kind}" + (f" ({details[kind]})" if details and kind in details else "") for kind, count in kinds
+        )
+        faults.insert(0, f"{failed} of {probes} probes got no valid answer: {', '.join(told)}")
+    seen = ", ".join(f"{word} {counts.get(word, 0)}" for word in expect)
+    reason = "; ".join(faults) or f"the split is as expected, {_listed(expect)}"
+    return Verdict(not faults, f"{reason} (seen in {probes} probes: {seen})", deviations)
 
 
 def _sentence(deviation: Deviation, tolerance: float) -> str:
-    band = "exactly" if deviation.expected in (0, 1) else f"within {_percent(tolerance)} points of"
-    return (
-        f"{deviation.destination} got {_percent(deviation.observed)} % where {band} "
-        f"{_percent(deviation.expected)} % was expected"
-    )
+    wanted = f"{_percent(deviation.expected)} %"
+    wanted = f"exactly {wanted}" if deviation.expected in (0, 1) else f"{wanted} ± {_percent(tolerance)} points"
+    return f"{deviation.destination} got {_percent(deviation.observed)} % where {wanted} was expected"
 
 
 def _listed(expect: Mapping[str, float]) -> str:

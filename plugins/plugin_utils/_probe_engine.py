@@ -16,7 +16,7 @@ import select
 import selectors
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any, Callable, NamedTuple
 
 # (kind, text, seconds). Kind "" is an answer: text names the destination, seconds run from connect to the newline.
@@ -61,7 +61,7 @@ def resolve(host: str, port: int) -> list[Address]:
         found = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ValueError(f"host {printable(host.encode())!r} does not resolve ({reason}); check the name") from error
+        raise ValueError(f"host {host!r} does not resolve ({reason}); check the name") from error
     return list(dict.fromkeys(Address(family, sockaddr) for family, _type, _proto, _name, sockaddr in found))
 
 
@@ -218,7 +218,7 @@ class Engine:
         """The IP address that the probes went to, None if no connection came about."""
         return None if self._settled is None else str(self._addresses[self._settled].sockaddr[0])
 
-    def outcomes(self) -> Iterator[Outcome]:
+    def outcomes(self) -> Generator[Outcome, None, None]:
         """Yield the outcome of every probe, in the order in which they were launched.
 
         The consumer may stop at any time. However the run ends, also by an exception out of a signal handler, all
