@@ -105,7 +105,9 @@ def _listed(expect: Mapping[str, float]) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{share * 100:.4g}"
+    text = f"{share * 100:.4g}"
+    # A stray reply in a million must not read as 0 or 100.
+    return text if (text in ("0", "100")) is (share in (0, 1)) else f"{share * 100:.10g}"
 
 
 def _is_number(value: object) -> bool:

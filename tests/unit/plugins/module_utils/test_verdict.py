@@ -68,6 +68,12 @@ def test_verdict(expect: dict[str, float], counts: dict[str, int], errors: dict[
         ),
         (
             {"one": 100},
+            {"one": 10**6 - 1, "two": 1},
+            {},
+            "one got 99.9999 % where exactly 100 % was expected (seen in 1000000 probes: one 999999)",
+        ),
+        (
+            {"one": 100},
             {"one": 5},
             {"refused": 2, "unexpected": 3},
             "5 of 10 probes got no valid answer: 3 unexpected (three), 2 refused (seen in 10 probes: one 5)",
