@@ -28,6 +28,7 @@ PAYLOAD_LIMIT = 4096  # bytes; fits every system's smallest send buffer, so that
 WORD_LIMIT = 40  # characters of an unknown word that are shown
 WINDOW = 16384  # probes launched ahead of the oldest unfinished one; bounds what waits for its turn in launch order
 BATCH = 256  # events taken at once
+LONGEST_WAIT = 3600.0  # seconds; epoll takes no more than some weeks
 
 _KINDS = {
     errno.ECONNREFUSED: "refused",
@@ -252,15 +253,12 @@ class Engine:
                     if interval:
                         # Keep to the beat after a late wake-up, but never bunch starts to catch up.
                         due = max(due + interval, now + interval - 0.01)
-                if flying:
-                    until = self._check
+                if flying or delivered not in done:
+                    until = self._check if flying else due
                     if interval and launched < last and len(flying) < room:
                         until = min(until, due)
-                    for fd, events in poll(max(0.0, until - now), BATCH):
+                    for fd, events in poll(min(max(0.0, until - now), LONGEST_WAIT), BATCH):
                         self._advance(fd, events)
-                elif delivered not in done:
-                    # epoll counts whole milliseconds and rounds up, never waking too early.
-                    poll(max(0.0, due - now), BATCH)
                 now = clock()
                 if now >= self._check:
                     self._expire(now)

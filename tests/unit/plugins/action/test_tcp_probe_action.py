@@ -148,6 +148,7 @@ def test_refused(args: dict[str, Any], message: str, engine: type[FakeEngine]) -
         run({**ARGS, **args})
     assert str(refusal.value).startswith(message)
     assert "\n" not in str(refusal.value)
+    assert refusal.value.__cause__ is None, "would be told a second time"
     assert not engine.made
 
 

@@ -91,6 +91,11 @@ def test_all_deviations_at_once_the_largest_first() -> None:
     assert verdict.deviations == [Deviation("b", 0.3, 0.05), Deviation("c", 0.2, 0.35), Deviation("a", 0.5, 0.6)]
 
 
+def test_errors_count_in_the_shares() -> None:
+    """70 of 100 are not 80 percent, even if they are 78 percent of the answers."""
+    assert judge(SPLIT, 0.05, {"one": 70, "two": 20}, {"reset": 10}).deviations == [Deviation("one", 0.8, 0.7)]
+
+
 @st.composite
 def questions(draw: st.DrawFn) -> tuple[dict[str, int], Fraction, dict[str, int], dict[str, int]]:
     cuts = sorted(draw(st.lists(st.integers(0, 100), max_size=3)))

@@ -67,7 +67,7 @@ class FakeSocket:
     def send(self, payload: bytes) -> int:
         times = self.times()
         if not times or times[0] > self.world.now:
-            raise BlockingIOError(errno.EAGAIN, "later")
+            raise BlockingIOError(errno.EAGAIN, "later") if self.world.linux else OSError(errno.ENOTCONN, "too early")
         if isinstance(self.script[0][1], int):
             code = self.script[0][1] if self.world.linux else errno.ENOTCONN
             raise OSError(code, os.strerror(code))
@@ -376,6 +376,15 @@ class TestAddresses:
         answers: Iterator[Script] = itertools.cycle([ONE, [(0.0, errno.ECONNREFUSED)]])
         outcomes, _net, engine = run(lambda _number, host: ONE if ":" in host else next(answers), [V4, V6], probes=10)
         assert [kind for kind, _text, _seconds in outcomes] == ["", "refused"] * 5
+        assert engine.address == "192.0.2.1"
+
+    def test_a_connection_that_was_there_is_not_tried_again_elsewhere(self) -> None:
+        """Two probes begin with the first address; one settles the second, the other is cut at the first."""
+        scripts: list[Script] = [[(0.1, errno.ECONNREFUSED)], [(0.2, b""), (0.1, errno.ECONNRESET)]]
+        outcomes, _net, engine = run(
+            lambda number, host: scripts[number] if ":" in host else ONE, [V6, V4], probes=2, concurrency=2
+        )
+        assert [kind for kind, _text, _seconds in outcomes] == ["", "reset"]
         assert engine.address == "192.0.2.1"
 
     def test_nothing_answers(self) -> None:

@@ -174,6 +174,20 @@ def test_refused(net: type[Net]) -> None:
 
 
 @NETS
+def test_unlimited_patience(net: type[Net]) -> None:
+    with server(echo) as port:
+        assert probe(port, timeout=1e12, net=net) == [("", "one")] * 3
+
+
+@NETS
+def test_waiting_takes_no_processor(net: type[Net]) -> None:
+    with server(hang) as port:
+        began = time.process_time()
+        probe(port, timeout=1.0, net=net)
+        assert time.process_time() - began < 0.5
+
+
+@NETS
 def test_a_full_backlog_is_a_timeout(net: type[Net]) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
