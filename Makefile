@@ -1,0 +1,38 @@
+# trafficshift.istio: everything a newcomer and a developer start with. `make` alone lists it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Set by hand they would send Ansible to another checkout's settings or collections.
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+unexport ANSIBLE_COLLECTIONS_PATH
+# The demo's lab; other labs of the same name and other clusters are not touched.
+INVENTORY := inventories/kind
+LAB ?= trafficshift
+PORT ?= 31400
+PLAYBOOK := ansible-playbook -i $(INVENTORY) -e kind_lab_name=$(LAB) -e kind_lab_port=$(PORT)
+
+.PHONY: help setup demo lab test lint unit sanity envoy kind clean
+
+help: ## list what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 10
+
+setup: ## set up the virtual environment
+	@tests/setup.sh
+
+lab: setup ## bring up the lab: a kind cluster on this machine
+	$(PLAYBOOK) playbooks/lab_up.yml
+
+demo: lab ## bring the lab up, run the whole task on it and show what was seen
+	$(PLAYBOOK) playbooks/site.yml
+	@tests/look_around.sh $(LAB)
+
+test: setup ## run every test there is
+	python tests/run.py
+
+lint unit sanity envoy kind: setup ## run one part of the tests
+	python tests/run.py $@
+
+clean: ## remove the demo's lab, everything that was built, the reports and the virtual environment
+	@[[ ! -d .venv ]] || $(PLAYBOOK) playbooks/lab_down.yml
+	@tests/forget_cache.sh
+	rm -rf .venv .cache build reports tests/output .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible

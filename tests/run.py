@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+# Copyright: (c) 2026, trafficshift.istio maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the tests in stages, the quick ones first, and closes with ``N passed, N failed``.
+
+Usage: run.py [lint|unit|sanity|package|envoy|kind]...; without a name, all of them. A stage that runs pytest counts the
+tests that pytest counted; any other counts as one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+LINK = TOP / ".venv/collections/ansible_collections/trafficshift/istio"
+MOLECULE = {"MOLECULE_GLOB": "molecule/*/molecule.yml", "ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1"}
+
+# part, name, command, environment
+STAGES: list[tuple[str, str, list[str], dict[str, str]]] = [
+    ("lint", "ruff", ["ruff", "check", "."], {}),
+    ("lint", "ruff format", ["ruff", "format", "--check", "."], {}),
+    ("lint", "mypy", ["tests/mypy.sh"], {}),
+    ("lint", "yamllint", ["yamllint", "--strict", "."], {}),
+    ("lint", "ansible-lint", ["ansible-lint", "--offline", "--strict", "--profile", "production"], {}),
+    ("unit", "unit tests", ["python", "-m", "pytest", "tests/unit"], {}),
+    ("sanity", "ansible-test sanity", ["tests/sanity.sh"], {}),
+    ("package", "package", ["python", "-m", "pytest", "tests/package"], {}),
+    ("envoy", "molecule envoy", ["molecule", "test", "-s", "envoy"], MOLECULE),
+    ("kind", "molecule default", ["molecule", "test", "-s", "default"], MOLECULE),
+]
+
+
+def run(name: str, argv: list[str], env: dict[str, str]) -> tuple[int, int, float]:
+    """Run a stage with its output shown; return tests passed, tests failed, and seconds."""
+    print(f"\n=== {name}: {' '.join(argv)}", flush=True)
+    started = time.monotonic()
+    process = subprocess.Popen(
+        argv,
+        cwd=TOP,
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    assert process.stdout is not None
+    passed = failed = 0
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        if re.match(r"=+ .*\b(passed|failed|error)", line):
+            passed += sum(map(int, re.findall(r"(\d+) passed", line)))
+            failed += sum(map(int, re.findall(r"(\d+) (?:failed|error)", line)))
+    code = process.wait()
+    if code and not failed:
+        failed = 1
+    elif not code and not passed:
+        passed = 1
+    return passed, failed, time.monotonic() - started
+
+
+def main(parts: list[str]) -> int:
+    unknown = set(parts) - {part for part, *_ in STAGES}
+    if unknown:
+        sys.exit(f"There is no part {', '.join(sorted(unknown))}; there are {', '.join(dict.fromkeys(s[0] for s in STAGES))}.")
+    results = [(name, *run(name, argv, env)) for part, name, argv, env in STAGES if not parts or part in parts]
+    print("\n=== summary")
+    for name, passed, failed, seconds in results:
+        print(f"{name:22} {'FAILED' if failed else 'ok':8} {seconds:7.1f} s  {passed} passed, {failed} failed")
+    total_failed = sum(failed for _, _, failed, _ in results)
+    print(f"{sum(passed for _, passed, _, _ in results)} passed, {total_failed} failed")
+    return 1 if total_failed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
