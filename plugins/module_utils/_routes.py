@@ -1,0 +1,344 @@
+# Copyright: (c) 2026, trafficshift.istio maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Builds the objects of a weighted TCP route around what is already there, and reads its weights back. Pure.
+
+Lists are complete in what is returned, because the API server replaces a list as a whole. A key with the value None
+is one that a merge patch removes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+API_VERSION = "networking.istio.io/v1"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+MANAGED_BY = "trafficshift.istio"
+SUBSETS_ANNOTATION = "trafficshift.istio/subsets"  # the subsets made here, so that others' are left alone
+MESH = "mesh"  # Istio's name for all sidecars, where a VirtualService may bind instead of a gateway
+
+_NARROWING = ("destinationSubnets", "sourceLabels", "sourceNamespace", "sourceSubnet")
+_NAMES = ("name", "namespace", "service", "gateway_name")
+_PORTS = ("service_port", "gateway_port")
+
+Object = dict[str, Any]
+
+
+def validate_weights(weights: Any, versions: Any) -> dict[str, int]:
+    """Return the percentage of every version, 0 for those not named, in the order of `versions`.
+
+    Raises ValueError with one sentence if `weights` is not a mapping of known versions to whole percentages with the
+    sum 100.
+    """
+    if not isinstance(versions, Mapping) or not versions:
+        raise ValueError("versions names no version: give at least one, with its pod labels, like {v1: {version: v1}}.")
+    if not isinstance(weights, Mapping) or not weights:
+        raise ValueError("weights names no version: give percentages, like {v1: 80, v2: 20}.")
+    unknown = [str(name) for name in weights if name not in versions]
+    if unknown:
+        raise ValueError(f"weights names {_list(unknown)}, but versions only knows {_list(versions)}.")
+    checked = dict.fromkeys(map(str, versions), 0)
+    for name, given in weights.items():
+        # Templates of older ansible-core turn numbers into text.
+        weight = int(given) if isinstance(given, str) and given.isdecimal() and len(given) <= 3 else given
+        if isinstance(weight, bool) or not isinstance(weight, int) or not 0 <= weight <= 100:
+            raise ValueError(f"The weight of {name} is {_cut(given)}, not a whole number from 0 to 100.")
+        checked[str(name)] = int(weight)
+    total = sum(checked.values())
+    if total != 100:
+        said = " + ".join(str(weight) for weight in checked.values() if weight) or "0"
+        raise ValueError(f"The weights add up to {total}, not to 100 ({said}).")
+    return checked
+
+
+def validate_spec(spec: Any) -> dict[str, Any]:
+    """Return the route's description with checked weights and plain types; ValueError with one sentence if wrong."""
+    if not isinstance(spec, Mapping):
+        raise ValueError("The description of the route is not a mapping.")
+    missing = [key for key in (*_NAMES, *_PORTS, "versions", "weights", "gateway_selector") if key not in spec]
+    if missing:
+        raise ValueError(f"The description of the route lacks {_list(missing)}.")
+    plain: dict[str, Any] = {}
+    for key in _NAMES:
+        if not isinstance(spec[key], str) or not spec[key]:
+            raise ValueError(f"The route's {key} is {_cut(spec[key])}, not a name.")
+        plain[key] = str(spec[key])
+    for key in _PORTS:
+        given = spec[key]
+        port = int(given) if isinstance(given, str) and given.isdecimal() and len(given) <= 5 else given
+        if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
+            raise ValueError(f"The route's {key} is {_cut(given)}, not a port from 1 to 65535.")
+        plain[key] = int(port)
+    plain["gateway_selector"] = _labels("The gateway selector", spec["gateway_selector"])
+    plain["weights"] = validate_weights(spec["weights"], spec["versions"])
+    plain["versions"] = {str(name): _labels(f"The version {name}", labels) for name, labels in spec["versions"].items()}
+    return plain
+
+
+def tcp_route_objects(spec: Any, existing: Iterable[Object] = (), prune: bool = False) -> list[Object]:
+    """Return DestinationRule, Gateway and VirtualService, in the order that never names a subset that is not there.
+
+    `existing` are the live objects; what others wrote into them stays. Subsets made here that are no longer wanted
+    stay until `prune`, for gateways that still have the former route. Raises ValueError with one sentence.
+    """
+    route = validate_spec(spec)
+    live = _live(route, existing)
+    return [
+        _destination_rule(route, live["DestinationRule"], prune),
+        _gateway(route, live["Gateway"]),
+        _virtual_service(route, live["VirtualService"]),
+    ]
+
+
+def tcp_route_removal(spec: Any, existing: Iterable[Object]) -> list[dict[str, Any]]:
+    """Return what takes the route out, in the reverse order: a list of {state: absent|present, definition}.
+
+    With `present` the definition is the live object without the route's parts, because others have theirs in it.
+    Raises ValueError with one sentence.
+    """
+    route = validate_spec(spec)
+    existing = list(existing)
+    live = _live(route, existing)
+    steps = []
+    if live["VirtualService"]:
+        spec_left = {**live["VirtualService"].get("spec", {})}
+        spec_left["tcp"] = _without_route(spec_left.get("tcp") or [], route["gateway_port"]) or None
+        left = any(spec_left.get(key) for key in ("http", "tls", "tcp"))
+        steps.append(_step(live["VirtualService"], spec_left if left else None))
+    if live["Gateway"]:
+        servers = [s for s in live["Gateway"].get("spec", {}).get("servers") or [] if not _serves(s, route)]
+        shared = any(
+            o.get("kind") == "VirtualService"
+            and _key(o) != (route["namespace"], route["name"])
+            and _binds(o, route["namespace"], route["gateway_name"])
+            for o in existing
+        )
+        if servers:
+            steps.append(_step(live["Gateway"], {**live["Gateway"]["spec"], "servers": servers}))
+        elif _is_ours(live["Gateway"]) and not shared:
+            steps.append(_step(live["Gateway"], None))
+    if live["DestinationRule"]:
+        rule = live["DestinationRule"]
+        ours = _recorded(rule) or set(route["versions"])
+        spec_left = {**rule.get("spec", {})}
+        spec_left["subsets"] = [s for s in spec_left.get("subsets") or [] if s.get("name") not in ours] or None
+        left = any(value for key, value in spec_left.items() if key != "host")
+        steps.append(_step(rule, spec_left if left else None, {SUBSETS_ANNOTATION: None}))
+    return [step for step in steps if step]
+
+
+def tcp_route_weights(virtual_service: Any, port: int) -> dict[str, int]:
+    """Return the weights that a VirtualService has for a gateway port, by subset, and {} if it has no such route.
+
+    A destination without subset goes by its host.
+    """
+    if not isinstance(virtual_service, Mapping):
+        raise ValueError("The VirtualService is not a mapping.")
+    for entry in (virtual_service.get("spec") or {}).get("tcp") or []:
+        if any(_is_route(match, port) for match in entry.get("match") or []):
+            weights: dict[str, int] = {}
+            destinations = entry.get("route") or []
+            for item in destinations:
+                destination = item.get("destination") or {}
+                name = str(destination.get("subset") or destination.get("host") or "")
+                weights[name] = weights.get(name, 0) + int(item.get("weight", 100 if len(destinations) == 1 else 0))
+            return weights
+    return {}
+
+
+def destination_rule_name(route_name: str) -> str:
+    """Return the name of a route's DestinationRule, which is the one in Istio's written task."""
+    return f"{route_name}-destination"
+
+
+def _destination_rule(route: dict[str, Any], live: Object, prune: bool) -> Object:
+    name = destination_rule_name(route["name"])
+    spec = live.get("spec") or {}
+    subsets = {str(subset.get("name")): subset for subset in spec.get("subsets") or []}
+    ours = _recorded(live) | set(route["versions"])
+    if prune:
+        ours = set(route["versions"])
+        subsets = {key: value for key, value in subsets.items() if key in ours or key not in _recorded(live)}
+    for version, labels in route["versions"].items():
+        subsets[version] = {**subsets.get(version, {}), "name": version, "labels": labels}
+    rule = _object("DestinationRule", name, route["namespace"], live)
+    rule["metadata"]["annotations"] = {SUBSETS_ANNOTATION: ",".join(sorted(ours))}
+    rule["spec"] = {**spec, "host": route["service"], "subsets": list(subsets.values())}
+    return rule
+
+
+def _gateway(route: dict[str, Any], live: Object) -> Object:
+    spec = live.get("spec") or {}
+    servers = list(spec.get("servers") or [])
+    index = next((i for i, server in enumerate(servers) if _serves(server, route)), len(servers))
+    others = [s for s in servers if not _serves(s, route)]
+    taken = {(s.get("port") or {}).get("name") for s in others}
+    name = "tcp" if "tcp" not in taken else f"tcp-{route['gateway_port']}"
+    server = {"port": {"number": route["gateway_port"], "name": name, "protocol": "TCP"}, "hosts": ["*"]}
+    others.insert(index, server)
+    stale = dict.fromkeys(key for key in spec.get("selector") or {} if key not in route["gateway_selector"])
+    gateway = _object("Gateway", route["gateway_name"], route["namespace"], live)
+    gateway["spec"] = {**spec, "selector": {**route["gateway_selector"], **stale}, "servers": others}
+    return gateway
+
+
+def _virtual_service(route: dict[str, Any], live: Object) -> Object:
+    spec = live.get("spec") or {}
+    gateways = list(spec.get("gateways") or ([MESH] if spec else []))
+    bound = _binds(live, route["namespace"], route["gateway_name"])
+    match: dict[str, Any] = {"port": route["gateway_port"]}
+    if any(not _same_gateway(ref, live, route["namespace"], route["gateway_name"]) for ref in gateways):
+        match["gateways"] = [route["gateway_name"]]  # the port means something else on the other gateways
+    destinations = [
+        {
+            "destination": {
+                "host": route["service"],
+                "port": {"number": route["service_port"]},
+                "subset": version,
+            },
+            "weight": weight,
+        }
+        for version, weight in route["weights"].items()
+    ]
+    entries = list(spec.get("tcp") or [])
+    old = next(
+        (i for i, e in enumerate(entries) if any(_is_route(m, match["port"]) for m in e.get("match") or [])), None
+    )
+    if old is None:
+        index = next((i for i, e in enumerate(entries) if _takes_any_port(e)), len(entries))
+        matches = [match]
+    else:
+        index = old
+        matches = [m for m in entries[old]["match"] if _is_route(m, match["port"])]
+    before, after = (_without_route(part, match["port"]) for part in (entries[:index], entries[index:]))
+    service = _object("VirtualService", route["name"], route["namespace"], live)
+    service["spec"] = {
+        **spec,
+        "hosts": list(spec.get("hosts") or ["*"]),
+        "gateways": gateways if bound else [*gateways, route["gateway_name"]],
+        "tcp": [*before, {"match": matches, "route": destinations}, *after],
+    }
+    return service
+
+
+def _without_route(entries: list[Object], port: int) -> list[Object]:
+    """Return tcp entries without their matches on the gateway port."""
+    left = []
+    for entry in entries:
+        matches = entry.get("match") or []
+        kept = [match for match in matches if not _is_route(match, port)]
+        if kept or not matches:
+            left.append(entry if len(kept) == len(matches) else {**entry, "match": kept})
+    return left
+
+
+def _is_route(match: Mapping[str, Any], port: int) -> bool:
+    """Whether a match takes all connections to the gateway port; narrower ones are somebody else's."""
+    gateways = match.get("gateways") or []
+    return (
+        match.get("port") == port
+        and not any(match.get(key) for key in _NARROWING)
+        and (not gateways or any(gateway != MESH for gateway in gateways))
+    )
+
+
+def _takes_any_port(entry: Mapping[str, Any]) -> bool:
+    matches = entry.get("match") or []
+    return not matches or any("port" not in match for match in matches)
+
+
+def _binds(virtual_service: Mapping[str, Any], namespace: str, gateway: str) -> bool:
+    references = (virtual_service.get("spec") or {}).get("gateways") or []
+    return any(_same_gateway(reference, virtual_service, namespace, gateway) for reference in references)
+
+
+def _same_gateway(reference: str, virtual_service: Mapping[str, Any], namespace: str, gateway: str) -> bool:
+    home, _slash, name = reference.rpartition("/")
+    home = home if home not in ("", ".") else _key(virtual_service)[0]
+    return (home, name) == (namespace, gateway)
+
+
+def _serves(server: Mapping[str, Any], route: Mapping[str, Any]) -> bool:
+    return (server.get("port") or {}).get("number") == route["gateway_port"]
+
+
+def _recorded(rule: Mapping[str, Any]) -> set[str]:
+    annotations = (rule.get("metadata") or {}).get("annotations") or {}
+    return {name for name in annotations.get(SUBSETS_ANNOTATION, "").split(",") if name}
+
+
+def _is_ours(live: Mapping[str, Any]) -> bool:
+    return ((live.get("metadata") or {}).get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGED_BY
+
+
+def _key(live: Mapping[str, Any]) -> tuple[str, str]:
+    metadata = live.get("metadata") or {}
+    return str(metadata.get("namespace", "")), str(metadata.get("name", ""))
+
+
+def _live(route: Mapping[str, Any], existing: Iterable[Object]) -> dict[str, Object]:
+    """Return the route's live objects by kind, {} for those that are not there."""
+    names = {
+        "DestinationRule": destination_rule_name(route["name"]),
+        "Gateway": route["gateway_name"],
+        "VirtualService": route["name"],
+    }
+    found: dict[str, Object] = {kind: {} for kind in names}
+    for item in existing:
+        kind = item.get("kind")
+        # The Gateway API has a kind of the same name.
+        istio = str(item.get("apiVersion", "")).startswith("networking.istio.io/")
+        if istio and kind in names and _key(item) == (route["namespace"], names[kind]):
+            found[kind] = item
+    return found
+
+
+def _object(kind: str, name: str, namespace: str, live: Mapping[str, Any]) -> Object:
+    metadata: dict[str, Any] = {"name": name, "namespace": namespace}
+    there = live.get("metadata") or {}
+    if (there.get("labels") or {}).get(MANAGED_BY_LABEL, MANAGED_BY) == MANAGED_BY:  # else it belongs to another tool
+        metadata["labels"] = {MANAGED_BY_LABEL: MANAGED_BY}
+    if there.get("resourceVersion"):
+        # A change by someone else since it was read is refused instead of overwritten.
+        metadata["resourceVersion"] = there["resourceVersion"]
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata}
+
+
+def _step(live: Object, spec: Object | None, annotations: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return {} if nothing changes."""
+    namespace, name = _key(live)
+    definition: Object = {
+        "apiVersion": API_VERSION,
+        "kind": live["kind"],
+        "metadata": {"name": name, "namespace": namespace},
+    }
+    if spec is None:
+        return {"state": "absent", "definition": definition}
+    if {key: value for key, value in spec.items() if value is not None} == live.get("spec"):
+        return {}
+    if annotations:
+        definition["metadata"]["annotations"] = dict(annotations)
+    version = live["metadata"].get("resourceVersion")
+    if version:
+        definition["metadata"]["resourceVersion"] = version
+    definition["spec"] = spec
+    return {"state": "present", "definition": definition}
+
+
+def _labels(what: str, labels: Any) -> dict[str, str]:
+    if not isinstance(labels, Mapping) or not labels:
+        raise ValueError(f"{what} has no labels: give a mapping of label to value, like {{version: v1}}.")
+    for key, value in labels.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise ValueError(f"{what} has the label {_cut(key)}: {_cut(value)}, but both have to be text: put quotes.")
+    return {str(key): str(value) for key, value in labels.items()}
+
+
+def _list(names: Iterable[Any]) -> str:
+    return _cut(", ".join(str(name) for name in names), 200)
+
+
+def _cut(value: Any, length: int = 60) -> str:
+    text = value if length > 60 else repr(value)
+    return text if len(text) <= length else text[:length] + "…"
