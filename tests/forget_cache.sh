@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # Removes the lab's cache, unless another lab still uses it.
 set -o errexit -o nounset -o pipefail
 cache=${TRAFFICSHIFT_CACHE:-$HOME/.cache/trafficshift-lab}

@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # Says how to look around in the lab, with what the lab recorded.
 set -o errexit -o nounset -o pipefail
 lab=${TRAFFICSHIFT_CACHE:-$HOME/.cache/trafficshift-lab}/labs/$1

@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # Type-checks the plugins under the names they are imported by.
 set -o errexit -o nounset -o pipefail
 cd "$(dirname "$0")/../.venv/collections"

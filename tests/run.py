@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env python
 # Copyright: (c) 2026, trafficshift.istio maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -66,15 +66,17 @@ def run(name: str, argv: list[str], env: dict[str, str]) -> tuple[int, int, floa
 
 
 def main(parts: list[str]) -> int:
-    unknown = set(parts) - {part for part, *_ in STAGES}
+    unknown = set(parts) - {stage[0] for stage in STAGES}
     if unknown:
-        sys.exit(f"There is no part {', '.join(sorted(unknown))}; there are {', '.join(dict.fromkeys(s[0] for s in STAGES))}.")
-    results = [(name, *run(name, argv, env)) for part, name, argv, env in STAGES if not parts or part in parts]
+        known = ", ".join(dict.fromkeys(stage[0] for stage in STAGES))
+        sys.exit(f"There is no part {', '.join(sorted(unknown))}; there are {known}.")
+    chosen = [stage for stage in STAGES if not parts or stage[0] in parts]
+    results = [(name, *run(name, argv, env)) for part, name, argv, env in chosen]
     print("\n=== summary")
     for name, passed, failed, seconds in results:
         print(f"{name:22} {'FAILED' if failed else 'ok':8} {seconds:7.1f} s  {passed} passed, {failed} failed")
-    total_failed = sum(failed for _, _, failed, _ in results)
-    print(f"{sum(passed for _, passed, _, _ in results)} passed, {total_failed} failed")
+    total_failed = sum(result[2] for result in results)
+    print(f"{sum(result[1] for result in results)} passed, {total_failed} failed")
     return 1 if total_failed else 0
 
 

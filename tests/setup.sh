@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # Makes the virtual environment in .venv, with this checkout linked in it as the collection trafficshift.istio.
 # Does nothing where requirements*.txt have not changed since.
 set -o errexit -o nounset -o pipefail

@@ -139,13 +139,13 @@ class ArtifactCache:
             process = subprocess.Popen(
                 argv, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
+            output: Any = process.stdout
         except OSError as error:
             raise BuildError(f"Building {name} could not start: {argv[0]}: {error.strerror}.") from error
 
         def read() -> None:
-            assert process.stdout is not None
             with log.open("wb") as sink:
-                for line in process.stdout:
+                for line in output:
                     sink.write(line)
                     sink.flush()
                     if text := line.decode(errors="replace").strip():

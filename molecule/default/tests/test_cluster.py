@@ -93,9 +93,9 @@ def test_plain_sockets_see_the_same_split() -> None:
     """Without the collection's own probe; 400 draws at 0.2 leave 0.2 ± 0.13 less than once in 10**9 (6.5 sigma)."""
     ingress = report("scaled")["ingress"]
     words: Counter[str] = Counter()
-    for _ in range(400):
+    for attempt in range(400):
         with socket.create_connection((ingress["host"], ingress["port"]), timeout=5) as connection:
-            connection.sendall(b"hello\n")
+            connection.sendall(f"hello {attempt}\n".encode())
             words[connection.makefile().readline().split()[0]] += 1
     assert set(words) == {"one", "two"}
     assert words["two"] / 400 == pytest.approx(0.2, abs=0.13)

@@ -27,13 +27,17 @@ def options(role: Path) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 class TestRole:
     def test_defaults_and_specs_agree(self, role: Path) -> None:
-        specified = {name: option.get("default") for name, option in options(role).items() if not option.get("required")}
+        specified = {
+            name: option.get("default") for name, option in options(role).items() if not option.get("required")
+        }
         assert load(role / "defaults/main.yml") == specified
 
     def test_defaults_have_the_type_that_the_spec_gives(self, role: Path) -> None:
         for name, option in options(role).items():
             if "default" in option:
-                assert type(option["default"]) is TYPES[option["type"]], name
+                assert isinstance(option["default"], TYPES[option["type"]]), name
+                # True is an int for isinstance, and no number for anybody else.
+                assert isinstance(option["default"], bool) == (option["type"] == "bool"), name
 
     def test_every_option_is_typed_and_described(self, role: Path) -> None:
         for name, option in options(role).items():

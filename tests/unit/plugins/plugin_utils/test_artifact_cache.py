@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._artifact_cache import (
     MANIFEST,
     ArtifactCache,
@@ -73,7 +72,9 @@ def test_a_damaged_artifact_is_built_anew(cache: ArtifactCache, runs: Path, dama
 
 
 def test_a_failed_build_leaves_nothing_and_names_its_log(cache: ArtifactCache, runs: Path) -> None:
-    with pytest.raises(BuildError, match=r"Building tool failed with exit code 3: no luck \(the whole log is in .*tool-k.log\)"):
+    with pytest.raises(
+        BuildError, match=r"Building tool failed with exit code 3: no luck \(the whole log is in .*tool-k.log\)"
+    ):
         build(cache, runs, ["sh", "-c", 'echo half > "$OUT/half"; echo fine; echo no luck >&2; exit 3'])
     assert not cache.path("tool", "k").exists()
     assert list((cache.root / "artifacts").iterdir()) == []
@@ -115,7 +116,7 @@ def test_two_runs_at_once_build_once(cache: ArtifactCache, runs: Path) -> None:
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     argv = [sys.executable, "-c", script, str(cache.root), str(runs)]
-    both = [subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True) for run in range(2)]
     assert sorted(process.communicate(timeout=30)[0].strip() for process in both) == ["False", "True"]
     assert count(runs) == 1
 
