@@ -94,7 +94,7 @@ notes:
   - The addresses of a name are tried in the system's order. The first that lets a connection in gets all further
     probes.
 author:
-  - The trafficshift.istio maintainers
+  - The trafficshift.istio maintainers (@trafficshift)
 """
 
 EXAMPLES = r"""
