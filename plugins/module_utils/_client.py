@@ -51,6 +51,10 @@ class ForbiddenError(ClusterError):
         self.namespace = namespace
 
 
+class UnreachableError(ClusterError):
+    """The API server cannot be reached, or cannot answer now."""
+
+
 class MissingKindError(ClusterError):
     """The API server does not know the kind."""
 
@@ -230,7 +234,7 @@ def _translate(error: Exception, server: str, verb: str = "", resource: str = ""
             return ForbiddenError(_forbidden(verb or "list", resource or "kinds", namespace), namespace)
         doing = f" when asked to {verb} {resource}" if verb else ""
         said = cut(_body_message(error)).rstrip(".")
-        return ClusterError(f"{_capital(server)} answered {error.status} ({said}){doing}: try again.")
+        return UnreachableError(f"{_capital(server)} answered {error.status} ({said}){doing}: try again.")
     reason = getattr(error, "reason", None) or error
     if isinstance(reason, ssl.SSLError) or "SSL" in type(reason).__name__:
         return ClusterError(
@@ -238,7 +242,7 @@ def _translate(error: Exception, server: str, verb: str = "", resource: str = ""
             "the clock of this machine."
         )
     if isinstance(error, urllib3.exceptions.HTTPError) or isinstance(reason, (socket.timeout, ConnectionError)):
-        return ClusterError(
+        return UnreachableError(
             f"{_capital(server)} does not answer ({_network_words(reason)}): check that the cluster runs and that the "
             "kubeconfig points to it."
         )

@@ -1,0 +1,271 @@
+# Copyright: (c) 2026, trafficshift.istio maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads from the configuration of gateway replicas where they send connections, and waits until all agree. Pure.
+
+The clock, the pause and the way to ask a replica are handed in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from ansible_collections.trafficshift.istio.plugins.module_utils._pods import SIDECAR, Object
+
+FIRST_PAUSE = 0.1  # seconds; a change takes about as long to get from istiod to a gateway
+LONGEST_PAUSE = 1.0
+SHOWN = 10  # destinations of one replica that are returned
+
+Weights = dict[str, float]
+
+
+class Destination(NamedTuple):
+    """The Service that a route goes to. `host` is name.namespace, with or without the cluster's domain."""
+
+    host: str
+    port: int
+
+    def subset(self, cluster: str) -> str | None:
+        """Return the subset that an Envoy cluster stands for, "" without one, None if it is another Service."""
+        parts = cluster.split("|")
+        if len(parts) != 4 or parts[0] != "outbound" or parts[1] != str(self.port):
+            return None
+        return parts[2] if short_host(parts[3]) == short_host(self.host) else None
+
+
+class Listener(NamedTuple):
+    """What one gateway replica does with connections to a port."""
+
+    weights: Weights  # percentage by subset; a cluster of another Service goes by its whole name
+    warming: bool  # a newer configuration has arrived and is not in use yet
+    error: str  # why the latest configuration was refused
+
+
+class Replica(NamedTuple):
+    """What is known of one gateway replica."""
+
+    name: str
+    ok: bool
+    weights: Weights | None = None
+    clusters: list[str] | None = None
+    warming: bool = False
+    error: str = ""
+
+
+class Wanted(NamedTuple):
+    """What every replica is to have; None is not compared."""
+
+    weights: Mapping[str, int] | None
+    clusters: Sequence[str]
+
+
+class Outcome(NamedTuple):
+    """The replicas when the waiting ended, and whether all had what was wanted."""
+
+    replicas: list[Replica]
+    converged: bool
+    rounds: int
+
+
+def short_host(host: str) -> str:
+    """Return name.namespace of a Service's name, as the cluster's domain is not known here."""
+    return ".".join(host.split(".")[:2])
+
+
+def listener_query(port: int) -> str:
+    """Return the path of Envoy's admin page for the listeners on a port."""
+    return f"config_dump?resource=dynamic_listeners&name_regex={quote(f'.*_{port}')}"
+
+
+def clusters_query(destination: Destination) -> str:
+    """Return the path of Envoy's admin page for the clusters of a Service that are in use."""
+    pattern = rf"outbound\|{destination.port}\|.*\|{re.escape(short_host(destination.host))}\..*"
+    return f"config_dump?resource=dynamic_active_clusters&name_regex={quote(pattern, safe='')}"
+
+
+def listener_port(service: Object | None, port: int, pod: Object) -> int:
+    """Return the port that a gateway pod listens on for a port of its Service, the same if the Service lacks it."""
+    for entry in ((service or {}).get("spec") or {}).get("ports") or []:
+        if entry.get("port") == port:
+            target = entry.get("targetPort", port)
+            if isinstance(target, int):
+                return target
+            for container in (pod.get("spec") or {}).get("containers") or []:
+                for opened in container.get("ports") or []:
+                    if opened.get("name") == target:
+                        return int(opened["containerPort"])
+    return port
+
+
+def read_listener(dump: Any, port: int, destination: Destination) -> Listener:
+    """Return what a dump of dynamic listeners says of a port.
+
+    Of several filter chains the one that goes to the destination counts, else the first that goes anywhere.
+    """
+    weights: Weights = {}
+    warming, error = False, ""
+    for config in _items(dump, "configs"):
+        if not str(config.get("name", "")).endswith(f"_{port}"):
+            continue
+        warming = warming or bool(config.get("warming_state"))
+        error = error or str((config.get("error_state") or {}).get("details", ""))
+        listener = (config.get("active_state") or {}).get("listener") or {}
+        for chain in [*_items(listener, "filter_chains"), *_items(listener, "default_filter_chain")]:
+            found = _chain_weights(chain, destination)
+            if found and (not weights or any("|" not in name for name in found)):
+                weights = found
+    return Listener(weights, warming, error)
+
+
+def read_clusters(dump: Any, destination: Destination) -> list[str]:
+    """Return the subsets of the destination whose clusters a dump of active clusters holds."""
+    names = (str((config.get("cluster") or {}).get("name", "")) for config in _items(dump, "configs"))
+    return sorted({subset for subset in map(destination.subset, names) if subset})
+
+
+def judge_replica(name: str, listener: Listener | None, clusters: list[str] | None, wanted: Wanted) -> Replica:
+    """Return the replica with whether it has what is wanted; what is None was not asked for."""
+    ok = True
+    if listener is not None and wanted.weights is not None:
+        share = {subset: weight for subset, weight in wanted.weights.items() if weight}  # Istio leaves 0 out
+        ok = not listener.warming and same_weights(listener.weights, share)
+    if clusters is not None:
+        ok = ok and set(wanted.clusters) <= set(clusters)
+    return Replica(
+        name,
+        ok,
+        dict(list(listener.weights.items())[:SHOWN]) if listener else None,
+        clusters[:SHOWN] if clusters is not None else None,
+        listener.warming if listener else False,
+        listener.error if listener else "",
+    )
+
+
+def same_weights(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether two mappings give the same percentages."""
+    return one.keys() == other.keys() and all(abs(one[name] - other[name]) < 1e-6 for name in one)
+
+
+def wait_for_replicas(
+    pods: Callable[[], Sequence[Object]],
+    ask: Callable[[Sequence[Object]], Sequence[Replica]],
+    timeout: float,
+    *,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+    needed: bool = True,
+    transient: type[Exception] = TimeoutError,
+) -> Outcome:
+    """Ask the ready replicas until each has been seen to have what is wanted, or `timeout` seconds have passed.
+
+    The replicas are listed anew in each round, as they come and go. One that has had it is not asked again: istiod
+    does not take a configuration back. A timeout of 0 asks once. Without any replica it is done if none is `needed`.
+    What `pods` and `ask` raise goes through, `transient` only when the time is over.
+    """
+    deadline = clock() + timeout
+    pause, rounds = FIRST_PAUSE, 0
+    seen: dict[tuple[str, int], Replica] = {}
+    while True:
+        rounds += 1
+        try:
+            ready = list(pods())
+        except transient:
+            if clock() >= deadline:
+                raise
+        else:
+            waiting = [pod for pod in ready if incarnation(pod) not in seen]
+            lagging = []
+            for pod, replica in zip(waiting, ask(waiting) if waiting else []):
+                if replica.ok:
+                    seen[incarnation(pod)] = replica
+                else:
+                    lagging.append(replica)
+            done = [seen[incarnation(pod)] for pod in ready if incarnation(pod) in seen]
+            replicas = sorted([*done, *lagging], key=lambda replica: replica.name)
+            if not lagging and (ready or not needed):
+                return Outcome(replicas, True, rounds)
+            if clock() >= deadline:
+                return Outcome(replicas, False, rounds)
+        left = max(0.0, deadline - clock())
+        sleep(min(pause, left))
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+def incarnation(pod: Object) -> tuple[str, int]:
+    """Return what changes when the pod or its proxy starts anew."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    restarts = next((int(s.get("restartCount", 0)) for s in statuses if s.get("name") == SIDECAR), 0)
+    return str(pod["metadata"].get("uid", pod["metadata"]["name"])), restarts
+
+
+def describe_success(outcome: Outcome, wanted: Wanted, port: int) -> str:
+    """Return what all replicas have, as the beginning of a sentence."""
+    if not outcome.replicas:
+        return "No gateway replica is ready, so none has a route"
+    number = len(outcome.replicas)
+    who = f"All {number} gateway replicas have" if number > 1 else "The only gateway replica has"
+    if wanted.weights is None and not wanted.clusters and number > 1:
+        return f"All {number} gateway replicas were read"
+    read = outcome.replicas[0].weights
+    parts = [] if read is None else [f"{weights_text(read)} on port {port}"]
+    if wanted.clusters:
+        parts.append(f"the versions {', '.join(wanted.clusters)}")
+    return f"{who} {' and '.join(parts)}"
+
+
+def describe_lag(outcome: Outcome, wanted: Wanted, port: int) -> str:
+    """Return what is missing, as the beginning of a sentence."""
+    lagging = [replica for replica in outcome.replicas if not replica.ok]
+    if not lagging:
+        return "No gateway replica is ready"
+    replica = lagging[0]
+    others = len(lagging) - 1
+    tail = f" ({others} other{'s' if others > 1 else ''} of {len(outcome.replicas)} too)" if others else ""
+    if replica.weights is None and replica.clusters is None:
+        return f"The gateway replica {replica.name} could not be asked ({replica.error.rstrip('.')}){tail}"
+    missing = [name for name in wanted.clusters if name not in (replica.clusters or [])]
+    if replica.clusters is not None and missing:
+        return f"The gateway replica {replica.name} does not know {', '.join(missing)} yet{tail}"
+    has = weights_text(replica.weights or {})
+    why = " and a newer one that is not in use yet" if replica.warming else ""
+    refused = f", after it refused the latest ({replica.error.rstrip('.')})" if replica.error else ""
+    return (
+        f"The gateway replica {replica.name} has {has} on port {port}{why}{refused}, not "
+        f"{weights_text(wanted.weights or {})}{tail}"
+    )
+
+
+def weights_text(weights: Mapping[str, float]) -> str:
+    """Return weights for a sentence, for example v1 80 / v2 20."""
+    shown = [f"{name or '(all versions)'} {weight:g}" for name, weight in weights.items() if weight]
+    return " / ".join(shown[:SHOWN]) or "no route"
+
+
+def _chain_weights(chain: Mapping[str, Any], destination: Destination) -> Weights:
+    for item in _items(chain, "filters"):
+        config = item.get("typed_config") or {}
+        if not str(config.get("@type", "")).endswith("tcp_proxy.v3.TcpProxy"):
+            continue
+        pairs = [(str(c.get("name", "")), float(c.get("weight", 0))) for c in _items(config, "weighted_clusters")]
+        if config.get("cluster"):
+            pairs = [(str(config["cluster"]), 1.0)]
+        total = sum(weight for _name, weight in pairs)
+        weights: Weights = {}
+        for name, weight in pairs:
+            if weight:
+                subset = destination.subset(name)
+                key = name if subset is None else subset
+                weights[key] = weights.get(key, 0) + 100 * weight / total
+        return {name: int(w) if w == int(w) else w for name, w in ((n, round(w, 6)) for n, w in weights.items())}
+    return {}
+
+
+def _items(config: Any, key: str) -> Iterable[Mapping[str, Any]]:
+    """Return the mappings under a key, which may hold a list, one mapping, one with the list in `clusters`, nothing."""
+    found = config.get(key) if isinstance(config, Mapping) else None
+    if isinstance(found, Mapping):
+        found = found["clusters"] if key == "weighted_clusters" and "clusters" in found else [found]
+    return [item for item in found or [] if isinstance(item, Mapping)]

@@ -1,0 +1,344 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, trafficshift.istio maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gateway_weights
+short_description: Read the weights that Istio's gateway replicas have, and wait for them
+version_added: "0.1.0"
+description:
+  - Reads from each ready replica of the ingress gateway how it splits connections to a port, from the replica's own
+    configuration. Nothing is guessed from what the API server or istiod say.
+  - Waits until every replica has exactly the weights that are wanted, and has no newer configuration that it does not
+    use yet. Replicas may come and go in the meantime.
+  - Runs C(pilot-agent) in the gateway's pods, which takes the right to C(create) C(pods/exec). Without that right the
+    module succeeds with RV(convergence=unknown).
+options:
+  namespace:
+    description: Namespace of the gateway's pods and Service.
+    type: str
+    default: istio-system
+  service:
+    description: Name of the gateway's Service, whose C(targetPort) is the port that the pods listen on.
+    type: str
+    default: istio-ingressgateway
+  selector:
+    description: Labels of the gateway's pods.
+    type: dict
+    default:
+      istio: ingressgateway
+  port:
+    description: Port of the gateway, as in the Gateway object and the gateway's Service.
+    type: int
+    required: true
+  destination:
+    description:
+      - The Service that the connections go to, as C(name.namespace).
+      - The cluster's domain may follow and is not compared.
+    type: str
+    required: true
+  destination_port:
+    description: Port of that Service.
+    type: int
+    required: true
+  weights:
+    description:
+      - The percentage of each version that every replica is to have. Those with 0 are as good as not named.
+      - An empty mapping waits until there is no route.
+      - Without this option weights are read and not compared.
+    type: dict
+  clusters:
+    description:
+      - Versions (subsets) that every replica is to know, for a route that is going to name them.
+    type: list
+    elements: str
+    default: []
+  wait:
+    description: Whether to wait, and to fail if it takes too long.
+    type: bool
+    default: true
+  wait_timeout:
+    description: Seconds to wait.
+    type: int
+    default: 60
+extends_documentation_fragment:
+  - kubernetes.core.k8s_auth_options
+attributes:
+  check_mode:
+    description: Can run in check mode and say what it would do without changing anything.
+    support: full
+  diff_mode:
+    description: Says what it changed.
+    support: none
+    details:
+      - The module changes nothing.
+requirements:
+  - kubernetes >= 24.2.0
+  - openshift >= 0.13.2
+author:
+  - The trafficshift.istio maintainers
+"""
+
+EXAMPLES = r"""
+- name: Wait until every gateway replica sends one connection in five to v2
+  trafficshift.istio.gateway_weights:
+    port: 31400
+    destination: tcp-echo.default
+    destination_port: 9000
+    weights: {v1: 80, v2: 20}
+
+- name: Wait until every gateway replica knows v2
+  trafficshift.istio.gateway_weights:
+    port: 31400
+    destination: tcp-echo.default
+    destination_port: 9000
+    clusters: [v2]
+
+- name: Show what the gateway replicas have
+  trafficshift.istio.gateway_weights:
+    port: 31400
+    destination: tcp-echo.default
+    destination_port: 9000
+    wait: false
+"""
+
+RETURN = r"""
+replicas:
+  description: What each ready replica had when it was last asked.
+  returned: when the cluster answers
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the pod.
+      type: str
+      returned: always
+    weights:
+      description:
+        - Percentage by version. A cluster of another Service goes by its whole name.
+        - Empty without a route, null if it was not read.
+      type: dict
+      returned: always
+    clusters:
+      description: The versions that the replica knows, null if it was not read.
+      type: list
+      elements: str
+      returned: always
+    warming:
+      description: Whether the replica has a newer configuration that it does not use yet.
+      type: bool
+      returned: always
+    ok:
+      description: Whether the replica has what is wanted.
+      type: bool
+      returned: always
+    error:
+      description: Why the replica could not be asked, or refused its latest configuration. Empty if neither.
+      type: str
+      returned: always
+  sample:
+    - name: istio-ingressgateway-59877d5fb8-2jzcf
+      weights: {v1: 80, v2: 20}
+      clusters: null
+      warming: false
+      ok: true
+      error: ""
+converged:
+  description: Whether every ready replica has what is wanted, null if that is not known.
+  returned: when the cluster answers
+  type: bool
+  sample: true
+convergence:
+  description: V(observed) if the replicas were looked at, V(unknown) if this account may not.
+  returned: when the cluster answers
+  type: str
+  sample: observed
+reason:
+  description: The same in one sentence.
+  returned: when the cluster answers
+  type: str
+  sample: All 2 gateway replicas have v1 80 / v2 20 on port 31400.
+duration:
+  description: Seconds that it took.
+  returned: when the cluster answers
+  type: float
+  sample: 0.61
+"""
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.trafficshift.istio.plugins.module_utils import _gateway
+from ansible_collections.trafficshift.istio.plugins.module_utils._client import (
+    Cluster,
+    ClusterError,
+    ForbiddenError,
+    UnreachableError,
+    argument_spec,
+    connect,
+    cut,
+)
+from ansible_collections.trafficshift.istio.plugins.module_utils._gateway import Replica
+from ansible_collections.trafficshift.istio.plugins.module_utils._pods import SIDECAR, Object, is_ready, selector_text
+from ansible_collections.trafficshift.istio.plugins.module_utils._routes import validate_weights
+
+EXEC_TIMEOUT = 10  # seconds for one question to one replica
+PARALLEL = 8  # replicas that are asked at the same time
+
+
+def check_options(params: dict[str, Any]) -> None:
+    """Raise ValueError with one sentence if the destination or the weights are wrong."""
+    name, _dot, namespace = params["destination"].partition(".")
+    if not name or not namespace:
+        raise ValueError(f"The destination {cut(params['destination'])} has no namespace: give it as name.namespace.")
+    if params["weights"]:
+        params["weights"] = validate_weights(params["weights"], params["weights"])
+
+
+class Gateway:
+    """The replicas of one gateway."""
+
+    def __init__(self, cluster: Cluster, params: dict[str, Any]) -> None:
+        self.cluster = cluster
+        self.params = params
+        self.destination = _gateway.Destination(params["destination"], params["destination_port"])
+        self.wanted = _gateway.Wanted(params["weights"], params["clusters"])
+        self.service = cluster.get("v1", "Service", params["service"], params["namespace"])
+
+    def pods(self) -> list[Object]:
+        """Return the replicas that get connections."""
+        labels = selector_text(self.params["selector"])
+        return [pod for pod in self.cluster.find("v1", "Pod", self.params["namespace"], labels) if is_ready(pod)]
+
+    def ask(self, pods: Sequence[Object]) -> list[Replica]:
+        """Ask replicas, several at the same time; raises ForbiddenError if the account may not."""
+        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+        answers: queue.SimpleQueue[tuple[int, Replica | Exception]] = queue.SimpleQueue()
+        for index in range(len(pods)):
+            todo.put(index)
+
+        def work() -> None:
+            while True:
+                try:
+                    index = todo.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    answers.put((index, self._ask_one(pods[index])))
+                except Exception as error:  # raised again by the thread that waits
+                    answers.put((index, error))
+
+        for _each in range(min(PARALLEL, len(pods))):
+            # Daemons: a replica that never answers must not keep the module from ending.
+            threading.Thread(target=work, daemon=True).start()
+        late = f"no answer within {EXEC_TIMEOUT} s"
+        found = [Replica(pod["metadata"]["name"], False, error=late) for pod in pods]
+        deadline = time.monotonic() + EXEC_TIMEOUT * (1 + len(pods) // PARALLEL)
+        for _each in pods:
+            try:
+                index, answer = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if isinstance(answer, Exception):
+                raise answer
+            found[index] = answer
+        return found
+
+    def _ask_one(self, pod: Object) -> Replica:
+        name = pod["metadata"]["name"]
+        port = _gateway.listener_port(self.service, self.params["port"], pod)
+        listener = clusters = None
+        try:
+            if self.params["weights"] is not None or not self.params["clusters"]:
+                listener = _gateway.read_listener(
+                    self._request(name, _gateway.listener_query(port)), port, self.destination
+                )
+                listener = listener._replace(error=cut(listener.error))
+            if self.params["clusters"]:
+                dump = self._request(name, _gateway.clusters_query(self.destination))
+                clusters = _gateway.read_clusters(dump, self.destination)
+        except ForbiddenError:
+            raise
+        except ClusterError as error:  # the replica may just be going
+            return Replica(name, False, error=str(error))
+        except (ValueError, TypeError, AttributeError) as error:
+            return Replica(name, False, error=f"its configuration cannot be read: {cut(error)}")
+        return _gateway.judge_replica(name, listener, clusters, self.wanted)
+
+    def _request(self, pod: str, path: str) -> Any:
+        command = ["pilot-agent", "request", "GET", path]
+        return json.loads(self.cluster.execute(self.params["namespace"], pod, SIDECAR, command, EXEC_TIMEOUT) or "{}")
+
+
+def observe(gateway: Gateway) -> dict[str, Any]:
+    """Return the module's result, with `failed` if the waiting was in vain; raises ClusterError."""
+    params = gateway.params
+    began = time.monotonic()
+    timeout = params["wait_timeout"] if params["wait"] else 0
+    result: dict[str, Any] = {"changed": False, "replicas": [], "convergence": "observed", "failed": False}
+    try:
+        outcome = _gateway.wait_for_replicas(
+            gateway.pods,
+            gateway.ask,
+            timeout,
+            clock=time.monotonic,
+            sleep=time.sleep,
+            needed=params["weights"] != {},
+            transient=UnreachableError,
+        )
+    except ForbiddenError as error:
+        result.update(converged=None, convergence="unknown", reason=f"The gateway could not be looked at. {error}")
+    else:
+        result["replicas"] = [replica._asdict() for replica in outcome.replicas]
+        result["converged"] = outcome.converged
+        if outcome.converged:
+            result["reason"] = f"{_gateway.describe_success(outcome, gateway.wanted, params['port'])}."
+        else:
+            where = f"{params['namespace']} with {selector_text(params['selector'])}"
+            waited = f" after {timeout} s" if timeout else ""
+            lag = _gateway.describe_lag(outcome, gateway.wanted, params["port"])
+            result["reason"] = (
+                f"{lag}, in {where}{waited}: look at istioctl proxy-status, and at the log of istiod and of that pod."
+            )
+            if params["wait"]:
+                result.update(failed=True, msg=result["reason"])
+    result["duration"] = round(time.monotonic() - began, 3)
+    return result
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=argument_spec(
+            namespace={"type": "str", "default": "istio-system"},
+            service={"type": "str", "default": "istio-ingressgateway"},
+            selector={"type": "dict", "default": {"istio": "ingressgateway"}},
+            port={"type": "int", "required": True},
+            destination={"type": "str", "required": True},
+            destination_port={"type": "int", "required": True},
+            weights={"type": "dict"},
+            clusters={"type": "list", "elements": "str", "default": []},
+            wait={"type": "bool", "default": True},
+            wait_timeout={"type": "int", "default": 60},
+        ),
+        supports_check_mode=True,
+    )
+    try:
+        check_options(module.params)
+        result = observe(Gateway(connect(module), module.params))
+    except (ClusterError, ValueError) as error:
+        module.fail_json(msg=str(error))
+    if result.pop("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
