@@ -11,7 +11,6 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._artifact_cache import (
     ArtifactCache,
     BuildError,

@@ -151,5 +151,5 @@ def test_the_key_does_not_depend_on_where_the_sources_lie(tmp_path: Path) -> Non
 
 
 def test_a_source_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="The source .*nowhere does not exist."):
+    with pytest.raises(BuildError, match=r"The source .*nowhere does not exist\."):
         artifact_key({}, [str(tmp_path / "nowhere")])
