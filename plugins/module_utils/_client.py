@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import tempfile
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +26,7 @@ try:
     from ansible_collections.kubernetes.core.plugins.module_utils.k8s.exceptions import CoreException
     from kubernetes.client import ApiClient, CoreV1Api
     from kubernetes.client.exceptions import ApiException
+    from kubernetes.client.rest import RESTClientObject
     from kubernetes.dynamic.exceptions import ResourceNotFoundError, ResourceNotUniqueError
     from kubernetes.stream import stream
     from openshift.dynamic import DynamicClient
@@ -34,8 +37,9 @@ except ImportError:
     AUTH_ARG_SPEC = {}
 
 SHOWN = 300  # characters of what a server said that are shown
-FIRST_TIMEOUT = 6  # seconds without a byte; the first call makes at most two attempts
-REQUEST_TIMEOUT = (6, 30)  # seconds to connect, and between two reads
+FIRST_TIMEOUT = (6, 6)  # seconds to connect, and between two reads; at most two attempts
+REQUEST_TIMEOUT = (6, 30)  # the same for questions with longer answers
+KINDS = "kinds"  # stands for the API server's own list of what it serves
 ERROR_CHANNEL = 3  # of an exec's websocket, with the status of the command
 
 
@@ -91,18 +95,16 @@ class Cluster:
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         """Connect with the authentication options among the parameters of a module."""
-        # The libraries call the server while they load, with no timeout and three retries of their own.
-        socket.setdefaulttimeout(FIRST_TIMEOUT)
-        urllib3.util.Retry.DEFAULT = urllib3.util.Retry(total=1, connect=0, redirect=2, other=0)
+        _limit_waiting()
         self.server = "the API server"
         try:
             api = get_api_client(**{name: params.get(name) for name in AUTH_ARG_SPEC}).client
         except Exception as error:  # whatever a broken kubeconfig makes the libraries raise
-            raise _translate(error, _host_of(error)) from error
+            raise _translate(error, _host_of(error), kubeconfig=_kubeconfig(params)) from error
         self._api_client = api.client
         self.server = f"the API server {_host(api.client.configuration.host)}"
         # A list of kinds of its own: the shared one is keyed by address, and clusters come and go behind one address.
-        with tempfile.TemporaryDirectory() as folder, self._readable("list", "kinds"):
+        with tempfile.TemporaryDirectory() as folder, self._readable("list", KINDS):
             self._dynamic = DynamicClient(api.client, cache_file=f"{folder}/kinds.json")
             self._kinds: dict[tuple[str, str], Any] = {}
             self._kind("v1", "Pod")  # the first question that takes valid credentials
@@ -191,7 +193,7 @@ class Cluster:
 
     def _kind(self, api_version: str, kind: str) -> Any:
         if (api_version, kind) not in self._kinds:
-            with self._readable("list", "kinds"):
+            with self._readable("list", KINDS):
                 try:
                     self._kinds[api_version, kind] = self._dynamic.resources.get(api_version=api_version, kind=kind)
                 except (ResourceNotFoundError, ResourceNotUniqueError) as error:
@@ -220,7 +222,24 @@ class Cluster:
             raise _translate(error, self.server, verb, resource, namespace) from error
 
 
-def _translate(error: Exception, server: str, verb: str = "", resource: str = "", namespace: str = "") -> ClusterError:
+def _limit_waiting() -> None:
+    """Give the libraries' own calls a timeout and one retry; they ask the server while they load, without a limit."""
+    urllib3.util.Retry.DEFAULT = urllib3.util.Retry(total=1, connect=0, redirect=2, other=0)
+    if not hasattr(RESTClientObject.request, "limited"):
+        original = RESTClientObject.request
+
+        @wraps(original)
+        def request(*args: Any, **kwargs: Any) -> Any:
+            kwargs["_request_timeout"] = kwargs.get("_request_timeout") or FIRST_TIMEOUT
+            return original(*args, **kwargs)
+
+        request.limited = True  # type: ignore[attr-defined]
+        RESTClientObject.request = request  # type: ignore[method-assign]
+
+
+def _translate(
+    error: Exception, server: str, verb: str = "", resource: str = "", namespace: str = "", *, kubeconfig: str = ""
+) -> ClusterError:
     """Return the sentence for whatever the libraries raised."""
     if isinstance(error, ClusterError):
         return error
@@ -230,11 +249,18 @@ def _translate(error: Exception, server: str, verb: str = "", resource: str = ""
                 f"{_capital(server)} does not accept the credentials (401 Unauthorized): the token or client "
                 "certificate is wrong or has expired, so get a new kubeconfig."
             )
+        if error.status == 403 and resource in ("", KINDS):
+            return ClusterError(
+                f"{_capital(server)} does not let this account in (403 Forbidden): check that the kubeconfig has "
+                "credentials, and that the account has rights."
+            )
         if error.status == 403:
-            return ForbiddenError(_forbidden(verb or "list", resource or "kinds", namespace), namespace)
+            return ForbiddenError(_forbidden(verb, resource, namespace), namespace)
         doing = f" when asked to {verb} {resource}" if verb else ""
-        said = cut(_body_message(error)).rstrip(".")
-        return UnreachableError(f"{_capital(server)} answered {error.status} ({said}){doing}: try again.")
+        answer = f"{_capital(server)} answered {error.status} ({cut(_body_message(error)).rstrip('.')}){doing}"
+        if error.status == 429 or error.status >= 500:
+            return UnreachableError(f"{answer}: try again later.")
+        return ClusterError(f"{answer}: check that the kubeconfig points to the API server of a cluster.")
     reason = getattr(error, "reason", None) or error
     if isinstance(reason, ssl.SSLError) or "SSL" in type(reason).__name__:
         return ClusterError(
@@ -247,10 +273,12 @@ def _translate(error: Exception, server: str, verb: str = "", resource: str = ""
             "kubeconfig points to it."
         )
     if isinstance(error, CoreException) or not verb:
-        said = cut(error).removeprefix("Could not create API client: ").rstrip(".")
+        said = cut(error).replace("Could not create API client: ", "").rstrip(".") or type(error).__name__
+        if "No configuration found" in said:
+            said = f"no kubeconfig at {kubeconfig}"
         return ClusterError(
-            f"There is no cluster to talk to ({said or type(error).__name__}): give kubeconfig, or set KUBECONFIG or "
-            "K8S_AUTH_KUBECONFIG."
+            f"There is no cluster to talk to ({said}): check kubeconfig and context, or the environment variables "
+            "KUBECONFIG and K8S_AUTH_KUBECONFIG."
         )
     return ClusterError(f"{_capital(server)} gave no usable answer ({cut(error)}): check that it is one.")
 
@@ -268,7 +296,8 @@ def _body_message(error: Any) -> str:
     try:
         return str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):
-        return str(error.reason or "")
+        body = error.body.decode("utf-8", "replace") if isinstance(error.body, bytes) else error.body
+        return str(body or error.reason or "")
 
 
 def _ssl_words(reason: Any) -> str:
@@ -297,6 +326,12 @@ def _host(url: str) -> str:
     return cut(
         f"{parts.scheme}://{parts.hostname}:{parts.port}" if parts.port else f"{parts.scheme}://{parts.hostname}"
     )
+
+
+def _kubeconfig(params: Mapping[str, Any]) -> str:
+    """Return where the libraries look for the kubeconfig."""
+    given = params.get("kubeconfig") or os.environ.get("K8S_AUTH_KUBECONFIG") or os.environ.get("KUBECONFIG")
+    return cut(given if isinstance(given, str) else "~/.kube/config")
 
 
 def _host_of(error: Exception) -> str:

@@ -216,11 +216,11 @@ def describe_success(outcome: Outcome, wanted: Wanted, port: int) -> str:
     return f"{who} {' and '.join(parts)}"
 
 
-def describe_lag(outcome: Outcome, wanted: Wanted, port: int) -> str:
-    """Return what is missing, as the beginning of a sentence."""
+def describe_lag(outcome: Outcome, wanted: Wanted, port: int, labels: str) -> str:
+    """Return what is missing, as the beginning of a sentence. `labels` are the gateway's."""
     lagging = [replica for replica in outcome.replicas if not replica.ok]
     if not lagging:
-        return "No gateway replica is ready"
+        return f"No gateway replica with {labels} is ready"
     replica = lagging[0]
     others = len(lagging) - 1
     tail = f" ({others} other{'s' if others > 1 else ''} of {len(outcome.replicas)} too)" if others else ""

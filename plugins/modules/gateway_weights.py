@@ -211,10 +211,13 @@ class Gateway:
         self.params = params
         self.destination = _gateway.Destination(params["destination"], params["destination_port"])
         self.wanted = _gateway.Wanted(params["weights"], params["clusters"])
-        self.service = cluster.get("v1", "Service", params["service"], params["namespace"])
+        self.service: dict[str, Any] | None = None
 
     def pods(self) -> list[Object]:
-        """Return the replicas that get connections."""
+        """Return the replicas that get connections, and read their Service with the first of them."""
+        self.service = self.service or self.cluster.get(
+            "v1", "Service", self.params["service"], self.params["namespace"]
+        )
         labels = selector_text(self.params["selector"])
         return [pod for pod in self.cluster.find("v1", "Pod", self.params["namespace"], labels) if is_ready(pod)]
 
@@ -302,11 +305,12 @@ def observe(gateway: Gateway) -> dict[str, Any]:
         if outcome.converged:
             result["reason"] = f"{_gateway.describe_success(outcome, gateway.wanted, params['port'])}."
         else:
-            where = f"{params['namespace']} with {selector_text(params['selector'])}"
-            waited = f" after {timeout} s" if timeout else ""
-            lag = _gateway.describe_lag(outcome, gateway.wanted, params["port"])
+            labels = selector_text(params["selector"])
+            lag = _gateway.describe_lag(outcome, gateway.wanted, params["port"], labels)
+            waited = f", waited {timeout} s" if timeout else ""
             result["reason"] = (
-                f"{lag}, in {where}{waited}: look at istioctl proxy-status, and at the log of istiod and of that pod."
+                f"{lag} (namespace {params['namespace']}{waited}): look at istioctl proxy-status, and at the log of "
+                "istiod and of the gateway's pods."
             )
             if params["wait"]:
                 result.update(failed=True, msg=result["reason"])
