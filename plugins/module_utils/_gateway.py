@@ -9,7 +9,7 @@ The clock, the pause and the way to ask a replica are handed in.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -111,8 +111,8 @@ def read_listener(dump: Any, port: int, destination: Destination) -> Listener:
         if not str(config.get("name", "")).endswith(f"_{port}"):
             continue
         warming = warming or bool(config.get("warming_state"))
-        error = error or str((config.get("error_state") or {}).get("details", ""))
-        listener = (config.get("active_state") or {}).get("listener") or {}
+        error = error or str(_mapping(config, "error_state").get("details", ""))
+        listener = _mapping(_mapping(config, "active_state"), "listener")
         for chain in [*_items(listener, "filter_chains"), *_items(listener, "default_filter_chain")]:
             found = _chain_weights(chain, destination)
             if found and (not weights or any("|" not in name for name in found)):
@@ -122,7 +122,7 @@ def read_listener(dump: Any, port: int, destination: Destination) -> Listener:
 
 def read_clusters(dump: Any, destination: Destination) -> list[str]:
     """Return the subsets of the destination whose clusters a dump of active clusters holds."""
-    names = (str((config.get("cluster") or {}).get("name", "")) for config in _items(dump, "configs"))
+    names = (str(_mapping(config, "cluster").get("name", "")) for config in _items(dump, "configs"))
     return sorted({subset for subset in map(destination.subset, names) if subset})
 
 
@@ -246,10 +246,11 @@ def weights_text(weights: Mapping[str, float]) -> str:
 
 def _chain_weights(chain: Mapping[str, Any], destination: Destination) -> Weights:
     for item in _items(chain, "filters"):
-        config = item.get("typed_config") or {}
+        config = _mapping(item, "typed_config")
         if not str(config.get("@type", "")).endswith("tcp_proxy.v3.TcpProxy"):
             continue
-        pairs = [(str(c.get("name", "")), float(c.get("weight", 0))) for c in _items(config, "weighted_clusters")]
+        clusters = _items(_mapping(config, "weighted_clusters"), "clusters")
+        pairs = [(str(cluster.get("name", "")), _number(cluster.get("weight"))) for cluster in clusters]
         if config.get("cluster"):
             pairs = [(str(config["cluster"]), 1.0)]
         total = sum(weight for _name, weight in pairs)
@@ -263,9 +264,17 @@ def _chain_weights(chain: Mapping[str, Any], destination: Destination) -> Weight
     return {}
 
 
-def _items(config: Any, key: str) -> Iterable[Mapping[str, Any]]:
-    """Return the mappings under a key, which may hold a list, one mapping, one with the list in `clusters`, nothing."""
+def _items(config: Any, key: str) -> list[Mapping[str, Any]]:
+    """Return the mappings in the list under a key, or the one mapping under it."""
     found = config.get(key) if isinstance(config, Mapping) else None
-    if isinstance(found, Mapping):
-        found = found["clusters"] if key == "weighted_clusters" and "clusters" in found else [found]
-    return [item for item in found or [] if isinstance(item, Mapping)]
+    items = found if isinstance(found, list) else [found]
+    return [item for item in items if isinstance(item, Mapping)]
+
+
+def _mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = config.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0

@@ -319,6 +319,8 @@ def _step(live: Object, spec: Object | None, annotations: Mapping[str, Any] | No
         return {}
     if annotations:
         definition["metadata"]["annotations"] = dict(annotations)
+    if _is_ours(live):
+        definition["metadata"]["labels"] = {MANAGED_BY_LABEL: None}
     version = live["metadata"].get("resourceVersion")
     if version:
         definition["metadata"]["resourceVersion"] = version

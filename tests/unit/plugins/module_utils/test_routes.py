@@ -1,0 +1,378 @@
+# Copyright: (c) 2026, trafficshift.istio maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The route's objects: valid weights, nobody else's parts touched, the same again on a second run."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from ansible_collections.trafficshift.istio.plugins.module_utils._routes import (
+    MANAGED_BY,
+    MANAGED_BY_LABEL,
+    SUBSETS_ANNOTATION,
+    tcp_route_objects,
+    tcp_route_removal,
+    tcp_route_weights,
+    validate_weights,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+SPEC: dict[str, Any] = {
+    "name": "tcp-echo",
+    "namespace": "default",
+    "service": "tcp-echo",
+    "service_port": 9000,
+    "versions": {"v1": {"version": "v1"}, "v2": {"version": "v2"}},
+    "weights": {"v1": 80, "v2": 20},
+    "gateway_name": "tcp-echo-gateway",
+    "gateway_port": 31400,
+    "gateway_selector": {"istio": "ingressgateway"},
+}
+FOREIGN_TCP = {"match": [{"port": 5432}], "route": [{"destination": {"host": "db"}}]}
+
+
+def store(objects: list[dict[str, Any]], before: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+    """Do what the API server does with a merge patch."""
+
+    def merge(old: Any, new: Any) -> Any:
+        if not isinstance(new, dict):
+            return copy.deepcopy(new)
+        old = old if isinstance(old, dict) else {}
+        merged = {**old, **{key: merge(old.get(key), value) for key, value in new.items()}}
+        return {key: value for key, value in merged.items() if value is not None}
+
+    def key(item: dict[str, Any]) -> tuple[str, str]:
+        return item["kind"], item["metadata"]["name"]
+
+    stored = {key(item): item for item in before or []}
+    for item in objects:
+        stored[key(item)] = merge(stored.get(key(item)), item)
+    return list(stored.values())
+
+
+def remove(spec: dict[str, Any], live: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for step in tcp_route_removal(spec, live):
+        if step["state"] == "absent":
+            gone = (step["definition"]["kind"], step["definition"]["metadata"]["name"])
+            live = [item for item in live if (item["kind"], item["metadata"]["name"]) != gone]
+        else:
+            live = store([step["definition"]], live)
+    return live
+
+
+def by_kind(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {item["kind"]: item for item in objects}
+
+
+def live_object(kind: str, name: str, spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "default", **metadata},
+        "spec": spec,
+    }
+
+
+def test_the_written_tasks_route() -> None:
+    objects = tcp_route_objects(SPEC)
+    assert [item["kind"] for item in objects] == ["DestinationRule", "Gateway", "VirtualService"]
+    assert [item["metadata"]["name"] for item in objects] == ["tcp-echo-destination", "tcp-echo-gateway", "tcp-echo"]
+    assert all(item["metadata"]["labels"] == {MANAGED_BY_LABEL: MANAGED_BY} for item in objects)
+    assert objects[0]["spec"] == {
+        "host": "tcp-echo",
+        "subsets": [{"name": "v1", "labels": {"version": "v1"}}, {"name": "v2", "labels": {"version": "v2"}}],
+    }
+    assert objects[1]["spec"] == {
+        "selector": {"istio": "ingressgateway"},
+        "servers": [{"port": {"number": 31400, "name": "tcp", "protocol": "TCP"}, "hosts": ["*"]}],
+    }
+    destination = {"host": "tcp-echo", "port": {"number": 9000}}
+    assert objects[2]["spec"] == {
+        "hosts": ["*"],
+        "gateways": ["tcp-echo-gateway"],
+        "tcp": [
+            {
+                "match": [{"port": 31400}],
+                "route": [
+                    {"destination": {**destination, "subset": "v1"}, "weight": 80},
+                    {"destination": {**destination, "subset": "v2"}, "weight": 20},
+                ],
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"v1": 80, "v2": 30}, r"The weights add up to 110, not to 100 \(80 \+ 30\)\."),
+        ({"v1": 0}, r"The weights add up to 0, not to 100 \(0\)\."),
+        ({"v1": 80, "v3": 20}, r"weights names v3, but versions only knows v1, v2\."),
+        ({"v1": 100.0}, r"The weight of v1 is 100\.0, not a whole number"),
+        ({"v1": True, "v2": 99}, r"The weight of v1 is True, not a whole number"),
+        ({"v1": 120, "v2": -20}, r"The weight of v1 is 120, not a whole number from 0 to 100\."),
+        ({"v1": "all"}, r"The weight of v1 is 'all', not"),
+        ({"v1": None}, r"The weight of v1 is None, not"),
+        ({}, r"weights names no version"),
+        ([80, 20], r"weights names no version"),
+    ],
+)
+def test_wrong_weights_get_one_sentence(weights: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        validate_weights(weights, SPEC["versions"])
+
+
+def test_weights_are_completed_in_the_order_of_the_versions() -> None:
+    assert list(validate_weights({"v2": "30", "v1": 70}, {"v1": 1, "v2": 1, "v3": 1}).items()) == [
+        ("v1", 70),
+        ("v2", 30),
+        ("v3", 0),
+    ]
+
+
+@given(st.dictionaries(st.sampled_from(["v1", "v2", "v3", "v4"]), st.integers(-5, 105)))
+def test_weights_are_taken_exactly_if_they_are_right(weights: dict[str, int]) -> None:
+    right = weights.keys() <= {"v1", "v2", "v3"} and sum(weights.values()) == 100 and min(weights.values()) >= 0
+    versions = {"v1": {}, "v2": {}, "v3": {}}
+    if right:
+        checked = validate_weights(weights, versions)
+        assert sum(checked.values()) == 100
+        assert checked == {**dict.fromkeys(versions, 0), **weights}
+    else:
+        with pytest.raises(ValueError, match=r"\.$"):
+            validate_weights(weights, versions)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"service_port": 0}, "service_port is 0, not a port"),
+        ({"gateway_port": "web"}, "gateway_port is 'web', not a port"),
+        ({"name": ""}, "name is '', not a name"),
+        ({"gateway_selector": {}}, "The gateway selector has no labels"),
+        ({"versions": {"v1": {}, "v2": {"version": "v2"}}}, "The version v1 has no labels"),
+        ({"versions": {"v1": {"version": 1}, "v2": {"version": "v2"}}}, "both have to be text"),
+    ],
+)
+def test_a_wrong_description_gets_one_sentence(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tcp_route_objects({**SPEC, **change})
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(ValueError, match="lacks gateway_port"):
+        tcp_route_objects({key: value for key, value in SPEC.items() if key != "gateway_port"})
+
+
+matches = st.fixed_dictionaries(
+    {},
+    optional={
+        "port": st.sampled_from([31400, 5432]),
+        "gateways": st.sampled_from([["mesh"], ["tcp-echo-gateway"], ["other"]]),
+        "sourceSubnet": st.just("10.0.0.0/8"),
+    },
+)
+entries = st.lists(
+    st.fixed_dictionaries(
+        {"route": st.just([{"destination": {"host": "db"}}])}, optional={"match": st.lists(matches, min_size=1)}
+    ),
+    max_size=4,
+)
+virtual_services = st.fixed_dictionaries(
+    {},
+    optional={
+        "hosts": st.just(["db.example.com"]),
+        "gateways": st.lists(
+            st.sampled_from(["mesh", "other", "tcp-echo-gateway", "default/tcp-echo-gateway", "a/tcp-echo-gateway"]),
+            min_size=1,
+            unique=True,
+        ),
+        "http": st.just([{"route": [{"destination": {"host": "web"}}]}]),
+        "tcp": entries,
+    },
+)
+servers = st.lists(
+    st.fixed_dictionaries(
+        {"port": st.fixed_dictionaries({"number": st.sampled_from([80, 443]), "name": st.sampled_from(["tcp", "web"])})}
+    ),
+    max_size=2,
+)
+subsets = st.lists(
+    st.sampled_from(["v1", "v2", "theirs"]).map(lambda name: {"name": name, "labels": {"version": "old"}}),
+    unique_by=lambda subset: subset["name"],
+)
+splits = st.integers(0, 100).map(lambda first: {"v1": first, "v2": 100 - first})
+
+
+def theirs(entries: list[dict[str, Any]]) -> list[tuple[Any, Any]]:
+    """Return the matches that are not the route's."""
+
+    def own(match: dict[str, Any]) -> bool:
+        return match.get("port") == 31400 and "sourceSubnet" not in match and match.get("gateways") != ["mesh"]
+
+    return [(match, e["route"]) for e in entries for match in e.get("match") or [{}] if not own(match)]
+
+
+@given(virtual_services, servers, subsets, splits)
+def test_what_others_wrote_stays_and_a_second_run_changes_nothing(
+    service: dict[str, Any], gateway: list[Any], rule: list[Any], weights: dict[str, int]
+) -> None:
+    spec = {**SPEC, "weights": weights}
+    live = [
+        live_object("VirtualService", "tcp-echo", service),
+        live_object("Gateway", "tcp-echo-gateway", {"selector": {"app": "old"}, "servers": gateway}),
+        live_object(
+            "DestinationRule", "tcp-echo-destination", {"host": "x", "subsets": rule, "trafficPolicy": {"a": 1}}
+        ),
+    ]
+    after = store(tcp_route_objects(spec, live), live)
+    assert store(tcp_route_objects(spec, after), after) == after
+    found = by_kind(after)
+    route = found["VirtualService"]["spec"]
+    assert tcp_route_weights(found["VirtualService"], 31400) == weights
+    assert route.get("http") == service.get("http")
+    assert route["hosts"] == service.get("hosts", ["*"])
+    assert set(service.get("gateways", [])) <= set(route["gateways"])
+    assert theirs(route["tcp"]) == theirs(service.get("tcp", []))
+    assert [s for s in found["Gateway"]["spec"]["servers"] if s["port"]["number"] != 31400] == gateway
+    assert found["Gateway"]["spec"]["selector"] == SPEC["gateway_selector"]
+    names = [subset["name"] for subset in found["DestinationRule"]["spec"]["subsets"]]
+    assert len(names) == len(set(names))
+    assert {"v1", "v2"} | {subset["name"] for subset in rule} == set(names)
+    assert found["DestinationRule"]["spec"]["trafficPolicy"] == {"a": 1}
+
+
+@given(virtual_services, servers, subsets)
+def test_removal_leaves_what_others_wrote(service: dict[str, Any], gateway: list[Any], rule: list[Any]) -> None:
+    rule = [subset for subset in rule if subset["name"] == "theirs"]
+    before = [
+        live_object("VirtualService", "tcp-echo", service),
+        live_object("Gateway", "tcp-echo-gateway", {"selector": {"app": "old"}, "servers": gateway}),
+        live_object("DestinationRule", "tcp-echo-destination", {"host": "x", "subsets": rule}),
+    ]
+    live = remove(SPEC, store(tcp_route_objects(SPEC, before), before))
+    found = by_kind(live)
+    assert not tcp_route_removal(SPEC, live)
+    if theirs(service.get("tcp", [])) or service.get("http"):
+        assert theirs(found["VirtualService"]["spec"].get("tcp", [])) == theirs(service.get("tcp", []))
+        assert found["VirtualService"]["spec"].get("http") == service.get("http")
+        assert tcp_route_weights(found["VirtualService"], 31400) == {}
+    else:
+        assert "VirtualService" not in found
+    if gateway:
+        assert found["Gateway"]["spec"]["servers"] == gateway
+    else:
+        assert "Gateway" not in found
+    assert found.get("DestinationRule", {}).get("spec", {}).get("subsets", []) == rule
+
+
+def test_removal_is_the_reverse_order() -> None:
+    steps = tcp_route_removal(SPEC, tcp_route_objects(SPEC))
+    assert [(step["state"], step["definition"]["kind"]) for step in steps] == [
+        ("absent", "VirtualService"),
+        ("absent", "Gateway"),
+        ("absent", "DestinationRule"),
+    ]
+    assert tcp_route_removal(SPEC, []) == []
+
+
+def test_a_gateway_that_others_use_or_made_is_not_deleted() -> None:
+    live = tcp_route_objects(SPEC)
+    other = live_object("VirtualService", "other", {"gateways": ["default/tcp-echo-gateway"]})
+    assert "Gateway" not in {step["definition"]["kind"] for step in tcp_route_removal(SPEC, [*live, other])}
+    live[1]["metadata"]["labels"][MANAGED_BY_LABEL] = "Helm"
+    assert "Gateway" not in {step["definition"]["kind"] for step in tcp_route_removal(SPEC, live)}
+
+
+def test_versions_no_longer_wanted_stay_until_pruned() -> None:
+    live = store(tcp_route_objects(SPEC))
+    live[0]["spec"]["subsets"].append({"name": "theirs", "labels": {"tier": "x"}})
+    spec = {**SPEC, "versions": {"v2": {"version": "v2"}, "v3": {"version": "v3"}}, "weights": {"v3": 100}}
+    live = store(tcp_route_objects(spec, live), live)
+    assert [subset["name"] for subset in live[0]["spec"]["subsets"]] == ["v1", "v2", "theirs", "v3"]
+    assert live[0]["metadata"]["annotations"] == {SUBSETS_ANNOTATION: "v1,v2,v3"}
+    live = store(tcp_route_objects(spec, live, prune=True), live)
+    assert [subset["name"] for subset in live[0]["spec"]["subsets"]] == ["v2", "theirs", "v3"]
+    assert live[0]["metadata"]["annotations"] == {SUBSETS_ANNOTATION: "v2,v3"}
+    assert store(tcp_route_objects(spec, live, prune=True), live) == live
+
+
+def test_a_subset_keeps_its_own_traffic_policy() -> None:
+    live = store(tcp_route_objects(SPEC))
+    live[0]["spec"]["subsets"][0]["trafficPolicy"] = {"tls": {"mode": "ISTIO_MUTUAL"}}
+    assert tcp_route_objects(SPEC, live)[0]["spec"]["subsets"][0]["trafficPolicy"] == {"tls": {"mode": "ISTIO_MUTUAL"}}
+
+
+def test_another_tools_mark_is_not_taken_over() -> None:
+    live = [live_object("Gateway", "tcp-echo-gateway", {}, labels={MANAGED_BY_LABEL: "Helm"})]
+    assert "labels" not in tcp_route_objects(SPEC, live)[1]["metadata"]
+
+
+def test_a_change_in_between_is_not_overwritten() -> None:
+    live = [live_object("VirtualService", "tcp-echo", {}, resourceVersion="7")]
+    objects = by_kind(tcp_route_objects(SPEC, live))
+    assert objects["VirtualService"]["metadata"]["resourceVersion"] == "7"
+    assert "resourceVersion" not in objects["Gateway"]["metadata"]
+
+
+def test_objects_of_others_are_not_mixed_up() -> None:
+    live = [
+        live_object("VirtualService", "other", {"hosts": ["x"]}),
+        {
+            **live_object("VirtualService", "tcp-echo", {"hosts": ["x"]}),
+            "metadata": {"name": "tcp-echo", "namespace": "a"},
+        },
+        {**live_object("Gateway", "tcp-echo-gateway", {"x": 1}), "apiVersion": "gateway.networking.k8s.io/v1"},
+    ]
+    assert tcp_route_objects(SPEC, live) == tcp_route_objects(SPEC)
+
+
+def test_the_new_route_stands_before_one_that_takes_everything() -> None:
+    anything: dict[str, Any] = {"route": [{"destination": {"host": "db"}}]}
+    live = [live_object("VirtualService", "tcp-echo", {"gateways": ["other"], "tcp": [FOREIGN_TCP, anything]})]
+    spec = by_kind(tcp_route_objects(SPEC, live))["VirtualService"]["spec"]
+    assert [entry.get("match") for entry in spec["tcp"]] == [
+        [{"port": 5432}],
+        [{"port": 31400, "gateways": ["tcp-echo-gateway"]}],
+        None,
+    ]
+
+
+def test_a_route_that_shares_its_entry_is_taken_out_of_it() -> None:
+    shared = {"match": [{"port": 31400}, {"port": 5432}], "route": [{"destination": {"host": "db"}}]}
+    live = [live_object("VirtualService", "tcp-echo", {"gateways": ["tcp-echo-gateway"], "tcp": [shared]})]
+    tcp = by_kind(tcp_route_objects(SPEC, live))["VirtualService"]["spec"]["tcp"]
+    assert [entry["match"] for entry in tcp] == [[{"port": 31400}], [{"port": 5432}]]
+    assert tcp[1]["route"] == shared["route"]
+
+
+@pytest.mark.parametrize(
+    ("destinations", "weights"),
+    [
+        ([{"destination": {"host": "tcp-echo", "subset": "v1"}}], {"v1": 100}),
+        ([{"destination": {"host": "tcp-echo"}}], {"tcp-echo": 100}),
+        ([{"destination": {"subset": "v1"}, "weight": 100}, {"destination": {"subset": "v2"}}], {"v1": 100, "v2": 0}),
+        (
+            [{"destination": {"subset": "v1"}, "weight": 60}, {"destination": {"subset": "v1"}, "weight": 40}],
+            {"v1": 100},
+        ),
+    ],
+)
+def test_weights_are_read_as_istio_reads_them(destinations: list[Any], weights: dict[str, int]) -> None:
+    service = live_object("VirtualService", "a", {"tcp": [{"match": [{"port": 31400}], "route": destinations}]})
+    assert tcp_route_weights(service, 31400) == weights
+
+
+@pytest.mark.parametrize(
+    "match",
+    [[], [{"port": 1}], [{"port": 31400, "gateways": ["mesh"]}], [{"port": 31400, "sourceSubnet": "10.0.0.0/8"}]],
+)
+def test_routes_for_something_else_have_no_weights(match: list[Any]) -> None:
+    route = [{"destination": {"subset": "v1"}}]
+    service = live_object("VirtualService", "a", {"tcp": [{"match": match, "route": route}]})
+    assert tcp_route_weights(service, 31400) == {}
+    assert tcp_route_weights({}, 31400) == {}
