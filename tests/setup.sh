@@ -9,6 +9,8 @@ stamp=$venv/stamp-$(cat requirements*.txt tests/setup.sh | sha256sum | cut -c1-1
 link=$venv/collections/ansible_collections/trafficshift/istio
 
 if [[ ! -f $stamp ]]; then
+  # Not the one in the environment that is about to be made anew.
+  PATH=${PATH//"$PWD/.venv/bin:"/}
   python=$(command -v python3.11 || command -v python3 || true)
   if [[ -z $python ]] || ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     echo "Python 3.11 or later is needed, and python3 is ${python:-not there}." >&2
