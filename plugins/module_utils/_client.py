@@ -41,6 +41,7 @@ FIRST_TIMEOUT = (6, 6)  # seconds to connect, and between two reads; at most two
 REQUEST_TIMEOUT = (6, 30)  # the same for questions with longer answers
 KINDS = "kinds"  # stands for the API server's own list of what it serves
 ERROR_CHANNEL = 3  # of an exec's websocket, with the status of the command
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)  # what the libraries make of an odd answer
 
 
 class ClusterError(Exception):
@@ -218,7 +219,7 @@ class Cluster:
     def _readable(self, verb: str, resource: str, namespace: str = "") -> Iterator[None]:
         try:
             yield
-        except (ApiException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        except (ApiException, urllib3.exceptions.HTTPError, OSError, *UNREADABLE) as error:
             raise _translate(error, self.server, verb, resource, namespace) from error
 
 

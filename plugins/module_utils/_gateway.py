@@ -18,6 +18,7 @@ from ansible_collections.trafficshift.istio.plugins.module_utils._pods import SI
 FIRST_PAUSE = 0.1  # seconds; a change takes about as long to get from istiod to a gateway
 LONGEST_PAUSE = 1.0
 SHOWN = 10  # destinations of one replica that are returned
+LONGEST_NAME = 200
 
 Weights = dict[str, float]
 
@@ -258,7 +259,7 @@ def _chain_weights(chain: Mapping[str, Any], destination: Destination) -> Weight
         for name, weight in pairs:
             if weight:
                 subset = destination.subset(name)
-                key = name if subset is None else subset
+                key = (name if subset is None else subset)[:LONGEST_NAME]
                 weights[key] = weights.get(key, 0) + 100 * weight / total
         return {name: int(w) if w == int(w) else w for name, w in ((n, round(w, 6)) for n, w in weights.items())}
     return {}

@@ -1,0 +1,26 @@
+# Copyright: (c) 2026, trafficshift.istio maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The filters hand over to the pure functions and fail with their sentences."""
+
+from __future__ import annotations
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.trafficshift.istio.plugins.filter.tcp_routes import FilterModule
+
+FILTERS = FilterModule().filters()
+
+
+def test_names() -> None:
+    assert set(FILTERS) == {"tcp_route_objects", "tcp_route_removal", "tcp_route_weights"}
+
+
+def test_a_result_comes_through() -> None:
+    service = {"spec": {"tcp": [{"match": [{"port": 1}], "route": [{"destination": {"subset": "v1"}}]}]}}
+    assert FILTERS["tcp_route_weights"](service, 1) == {"v1": 100}
+
+
+def test_a_wrong_description_fails_with_its_sentence() -> None:
+    with pytest.raises(AnsibleFilterError, match="The description of the route lacks name, namespace"):
+        FILTERS["tcp_route_objects"]({})

@@ -1,0 +1,178 @@
+# Copyright: (c) 2026, trafficshift.istio maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""gateway_weights against replicas in memory: who is asked for what, and what comes of refusals."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from ansible_collections.trafficshift.istio.plugins.module_utils._client import ClusterError, ForbiddenError
+from ansible_collections.trafficshift.istio.plugins.modules import gateway_weights
+from ansible_collections.trafficshift.istio.plugins.modules.gateway_weights import Gateway, check_options, observe
+
+FIXTURES = Path(__file__).parents[1] / "module_utils" / "fixtures"
+LISTENERS = (FIXTURES / "listeners_80_20.json").read_text()
+CLUSTERS = (FIXTURES / "active_clusters.json").read_text()
+REFUSED = ForbiddenError("This account may not create pods/exec (403): ask for that right.", "istio-system")
+
+
+class FakeCluster:
+    """Some replicas; `answers` has by pod the text or the exception that it answers with."""
+
+    def __init__(self, *names: str, ready: bool = True) -> None:
+        self.names = names
+        self.ready = ready
+        self.answers: dict[str, Any] = {}
+        self.asked: list[tuple[str, str, str]] = []
+
+    def get(self, *_names: str) -> dict[str, Any]:
+        return {"spec": {"ports": [{"port": 31400, "targetPort": 31777}]}}
+
+    def find(self, _api_version: str, _kind: str, namespace: str, labels: str) -> list[dict[str, Any]]:
+        assert (namespace, labels) == ("istio-system", "istio=ingressgateway")
+        conditions = [{"type": "Ready", "status": str(self.ready)}]
+        return [{"metadata": {"name": name}, "status": {"conditions": conditions}} for name in self.names]
+
+    def execute(self, _namespace: str, pod: str, container: str, command: list[str], timeout: float) -> str:
+        assert command[:3] == ["pilot-agent", "request", "GET"]
+        assert timeout > 0
+        self.asked.append((pod, container, unquote(command[3])))
+        answer = self.answers.get(pod, LISTENERS if "listeners" in command[3] else CLUSTERS)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def look(cluster: FakeCluster, **params: Any) -> dict[str, Any]:
+    defaults: dict[str, Any] = {
+        "namespace": "istio-system",
+        "service": "istio-ingressgateway",
+        "selector": {"istio": "ingressgateway"},
+        "port": 31400,
+        "destination": "tcp-echo.m-test",
+        "destination_port": 9000,
+        "weights": {"v1": 80, "v2": 20},
+        "clusters": [],
+        "wait": True,
+        "wait_timeout": 0,
+    }
+    return observe(Gateway(cluster, {**defaults, **params}))  # type: ignore[arg-type]
+
+
+def test_every_replica_is_asked_at_the_pods_port() -> None:
+    names = [f"gw-{number}" for number in range(20)]
+    cluster = FakeCluster(*names)
+    found = look(cluster)
+    assert found["converged"] is True
+    assert found["convergence"] == "observed"
+    assert found["reason"] == "All 20 gateway replicas have v1 80 / v2 20 on port 31400."
+    assert sorted(replica["name"] for replica in found["replicas"]) == sorted(names)
+    assert sorted(pod for pod, _container, _path in cluster.asked) == sorted(names)
+    expected = ("istio-proxy", "config_dump?resource=dynamic_listeners&name_regex=.*_31777")
+    assert {asked[1:] for asked in cluster.asked} == {expected}
+
+
+def test_clusters_are_asked_for_alone() -> None:
+    cluster = FakeCluster("gw")
+    assert look(cluster, weights=None, clusters=["v1", "v2"])["converged"] is True
+    assert [path for _pod, _container, path in cluster.asked] == [
+        r"config_dump?resource=dynamic_active_clusters&name_regex=outbound\|9000\|.*\|tcp\-echo\.m\-test\..*"
+    ]
+    found = look(cluster, weights=None, clusters=["v3"])
+    assert found["failed"]
+    assert "gw does not know v3 yet" in found["msg"]
+
+
+def test_a_lagging_replica_is_named() -> None:
+    cluster = FakeCluster("gw-a", "gw-b")
+    cluster.answers["gw-b"] = LISTENERS.replace("80", "100").replace('"weight": 20', '"weight": 0')
+    found = look(cluster)
+    assert found["failed"]
+    assert found["converged"] is False
+    assert found["msg"].startswith("The gateway replica gw-b has v1 100 on port 31400, not v1 80 / v2 20 (namespace")
+    assert "look at istioctl proxy-status" in found["msg"]
+    assert [replica["ok"] for replica in found["replicas"]] == [True, False]
+    assert not look(cluster, wait=False)["failed"]
+
+
+def test_without_weights_they_are_read() -> None:
+    found = look(FakeCluster("gw"), weights=None)
+    assert found["converged"] is True
+    assert found["replicas"][0]["weights"] == {"v1": 80, "v2": 20}
+
+
+def test_no_route_is_wanted() -> None:
+    cluster = FakeCluster("gw")
+    assert look(cluster, weights={})["failed"]
+    cluster.answers["gw"] = "{}"
+    assert look(cluster, weights={})["converged"] is True
+    assert look(FakeCluster(), weights={})["converged"] is True
+
+
+def test_replicas_that_are_not_ready_do_not_count() -> None:
+    cluster = FakeCluster("gw", ready=False)
+    assert look(cluster)["msg"].startswith("No gateway replica with istio=ingressgateway is ready")
+    assert cluster.asked == []
+
+
+def test_without_the_right_it_is_not_known() -> None:
+    cluster = FakeCluster("gw")
+    cluster.answers["gw"] = REFUSED
+    found = look(cluster)
+    assert not found["failed"]
+    assert found["converged"] is None
+    assert found["convergence"] == "unknown"
+    assert found["reason"] == f"The gateway could not be looked at. {REFUSED}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (ClusterError("The pod gw could not be asked: gone."), "The pod gw could not be asked: gone"),
+        ("no json", "its configuration cannot be read"),
+        ("", "has no route on port 31400"),
+        (json.dumps({"configs": 7}), "has no route on port 31400"),
+    ],
+)
+def test_a_replica_that_cannot_be_read_lags(answer: Any, message: str) -> None:
+    cluster = FakeCluster("gw")
+    cluster.answers["gw"] = answer
+    found = look(cluster)
+    assert found["converged"] is False
+    assert message in found["msg"]
+
+
+def test_a_replica_that_never_answers_does_not_hold_up_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_weights, "EXEC_TIMEOUT", 0.2)
+    cluster = FakeCluster("gw-a", "gw-b")
+    never = threading.Event()
+    answer = cluster.execute
+
+    def execute(namespace: str, pod: str, *rest: Any) -> str:
+        if pod == "gw-a":
+            never.wait(5)
+        return answer(namespace, pod, *rest)
+
+    cluster.execute = execute  # type: ignore[method-assign]
+    found = look(cluster)
+    never.set()
+    assert [replica["ok"] for replica in found["replicas"]] == [False, True]
+    assert "gw-a could not be asked (no answer within 0.2 s)" in found["msg"]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"destination": "tcp-echo", "weights": None}, "The destination tcp-echo has no namespace: give it as"),
+        ({"destination": "tcp-echo.shop", "weights": {"v1": 90}}, "The weights add up to 90, not to 100"),
+    ],
+)
+def test_wrong_options_get_one_sentence(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_options(params)
