@@ -18,10 +18,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.kubernetes.core.plugins.module_utils.args_common import AUTH_ARG_SPEC
 
 try:
     import urllib3
-    from ansible_collections.kubernetes.core.plugins.module_utils.args_common import AUTH_ARG_SPEC
     from ansible_collections.kubernetes.core.plugins.module_utils.k8s.client import get_api_client
     from ansible_collections.kubernetes.core.plugins.module_utils.k8s.exceptions import CoreException
     from kubernetes.client import ApiClient, CoreV1Api
@@ -34,7 +34,6 @@ try:
     IMPORT_ERROR = None
 except ImportError:
     IMPORT_ERROR = traceback.format_exc()
-    AUTH_ARG_SPEC = {}
 
 SHOWN = 300  # characters of what a server said that are shown
 FIRST_TIMEOUT = (6, 6)  # seconds to connect, and between two reads; at most two attempts
@@ -305,7 +304,7 @@ def _ssl_words(reason: Any) -> str:
     text = str(reason)
     start = text.find("certificate verify failed")
     text = text[start:] if start >= 0 else text
-    return cut(text.split(" (_ssl.c")[0].rstrip("')"))
+    return cut(text.partition(" (_ssl.c")[0].rstrip("')"))
 
 
 def _network_words(reason: Any) -> str:

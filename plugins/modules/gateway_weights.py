@@ -79,7 +79,7 @@ requirements:
   - kubernetes >= 24.2.0
   - openshift >= 0.13.2
 author:
-  - The trafficshift.istio maintainers
+  - The trafficshift.istio maintainers (@trafficshift)
 """
 
 EXAMPLES = r"""
@@ -245,7 +245,7 @@ class Gateway:
         late = f"no answer within {EXEC_TIMEOUT} s"
         found = [Replica(pod["metadata"]["name"], False, error=late) for pod in pods]
         deadline = time.monotonic() + EXEC_TIMEOUT * (1 + len(pods) // PARALLEL)
-        for _each in pods:
+        for _each in range(len(pods)):
             try:
                 index, answer = answers.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:

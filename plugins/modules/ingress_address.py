@@ -43,7 +43,7 @@ requirements:
   - kubernetes >= 24.2.0
   - openshift >= 0.13.2
 author:
-  - The trafficshift.istio maintainers
+  - The trafficshift.istio maintainers (@trafficshift)
 seealso:
   - module: trafficshift.istio.tcp_probe
 """

@@ -126,7 +126,7 @@ notes:
   - What this account may not read outside of O(namespace) is not checked. That hop says which right is missing.
   - An API server that does not answer is reported within 15 seconds.
 author:
-  - The trafficshift.istio maintainers
+  - The trafficshift.istio maintainers (@trafficshift)
 """
 
 EXAMPLES = r"""

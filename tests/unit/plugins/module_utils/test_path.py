@@ -63,9 +63,8 @@ def hook(labels: dict[str, str], service: str = "istiod", ca: str = "Y2E=") -> d
     }
 
 
-def istio(**changes: Any) -> _path.Hop:
+def istio(missing: tuple[str, ...] = (), **changes: Any) -> _path.Hop:
     facts: dict[str, Any] = {
-        "missing": [],
         "control_planes": [
             {
                 "metadata": {"name": "istiod", "labels": {"istio.io/rev": "default"}},
@@ -84,7 +83,7 @@ def istio(**changes: Any) -> _path.Hop:
         "revision": "",
         **changes,
     }
-    return _path.check_istio(facts.pop("missing"), **facts)
+    return _path.check_istio(missing, **facts)
 
 
 def test_istio_in_order() -> None:
@@ -93,7 +92,7 @@ def test_istio_in_order() -> None:
 
 
 def test_istio_broken() -> None:
-    assert_broken(istio(missing=["Gateway"]), "Istio is not installed", "Gateway", "run the istio role")
+    assert_broken(istio(missing=("Gateway",)), "Istio is not installed", "Gateway", "run the istio role")
     assert_broken(istio(control_planes=[]), "There is no istiod in istio-system")
     assert_broken(
         istio(control_planes=[{"metadata": {"name": "istiod"}}]), "istiod is not available (istio-system/istiod)"
@@ -154,11 +153,11 @@ def test_gateway_selector() -> None:
     gateway = pod("gw", {"istio": "ingress", "app": "gw"})
     service = {"spec": {"selector": {"app": "gw"}}}
 
-    def check(pods: list[Any], selector: dict[str, str], found: Any = service) -> _path.Hop:
-        return _path.check_gateway_selector(pods, found, "edge", selector)
+    def check(pods: list[Any], selector: dict[str, str], **change: Any) -> _path.Hop:
+        return _path.check_gateway_selector(pods, change.get("service", service), "edge", selector)
 
     assert check([gateway], {"istio": "ingress"}).ok
-    assert check([gateway], {"istio": "ingress"}, None).ok
+    assert check([gateway], {"istio": "ingress"}, service=None).ok
     assert_broken(
         check([gateway], {"istio": "ingressgateway"}),
         "No pod in the namespace edge matches the gateway selector istio=ingressgateway",
@@ -179,8 +178,8 @@ def test_route_pods() -> None:
 
 
 def test_subsets() -> None:
-    def check(pods: list[Any], weights: dict[str, int], versions: Any = VERSIONS) -> _path.Hop:
-        return _path.check_subsets(pods, versions, weights, "shop")
+    def check(pods: list[Any], weights: dict[str, int], **change: Any) -> _path.Hop:
+        return _path.check_subsets(pods, change.get("versions", VERSIONS), weights, "shop")
 
     assert check([], {}).ok
     assert check([echo("v1"), echo("v2")], {}).ok
@@ -188,11 +187,12 @@ def test_subsets() -> None:
     assert_broken(check([echo("v1")], {}), "No pod in the namespace shop matches version=v2, the labels of version v2")
     assert_broken(check([echo("v1")], {"v1": 80, "v2": 20}), "version v2")
     both = {"v1": {"app": "echo"}, "v2": {"version": "v2"}}
-    assert_broken(check([echo("v2")], {}, both), "shop/tcp-echo-v2 belongs to the versions v1, v2 at once")
+    assert_broken(check([echo("v2")], {}, versions=both), "shop/tcp-echo-v2 belongs to the versions v1, v2 at once")
 
 
 def test_endpoints() -> None:
-    def check(pods: list[Any], weights: dict[str, int], port: int = 9000, service: Any = ECHO) -> _path.Hop:
+    def check(pods: list[Any], weights: dict[str, int], port: int = 9000, **change: Any) -> _path.Hop:
+        service = change.get("service", ECHO)
         return _path.check_endpoints(service, "shop/tcp-echo", port, pods=pods, versions=VERSIONS, weights=weights)
 
     ready, starting = echo("v1"), echo("v2", ready=False)
