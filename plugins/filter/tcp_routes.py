@@ -24,9 +24,18 @@ def _readable(function: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
+def tcp_route_problem(spec: Any) -> str:
+    """Return the sentence that says what is wrong with a route's specification, empty if nothing is."""
+    try:
+        _routes.validate_spec(spec)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 class FilterModule:
     """The route's filters, by name."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         names = ("tcp_route_objects", "tcp_route_removal", "tcp_route_weights")
-        return {name: _readable(getattr(_routes, name)) for name in names}
+        return {"tcp_route_problem": tcp_route_problem, **{name: _readable(getattr(_routes, name)) for name in names}}

@@ -13,7 +13,7 @@ FILTERS = FilterModule().filters()
 
 
 def test_names() -> None:
-    assert set(FILTERS) == {"tcp_route_objects", "tcp_route_removal", "tcp_route_weights"}
+    assert set(FILTERS) == {"tcp_route_objects", "tcp_route_problem", "tcp_route_removal", "tcp_route_weights"}
 
 
 def test_a_result_comes_through() -> None:
@@ -24,3 +24,22 @@ def test_a_result_comes_through() -> None:
 def test_a_wrong_description_fails_with_its_sentence() -> None:
     with pytest.raises(AnsibleFilterError, match="The description of the route lacks name, namespace"):
         FILTERS["tcp_route_objects"]({})
+
+
+def test_a_wrong_description_is_told_instead() -> None:
+    assert FILTERS["tcp_route_problem"]({}).startswith("The description of the route lacks name, namespace")
+
+
+def test_a_right_description_is_no_problem() -> None:
+    spec = {
+        "name": "tcp-echo",
+        "namespace": "default",
+        "service": "tcp-echo",
+        "service_port": 9000,
+        "gateway_name": "tcp-echo-gateway",
+        "gateway_port": 31400,
+        "gateway_selector": {"istio": "ingressgateway"},
+        "versions": {"v1": {"version": "v1"}},
+        "weights": {"v1": 100},
+    }
+    assert FILTERS["tcp_route_problem"](spec) == ""
