@@ -28,6 +28,7 @@ class FakeCluster:
     def __init__(self, *names: str, ready: bool = True) -> None:
         self.names = names
         self.ready = ready
+        self.leaving: set[str] = set()
         self.answers: dict[str, Any] = {}
         self.asked: list[tuple[str, str, str]] = []
 
@@ -37,7 +38,13 @@ class FakeCluster:
     def find(self, _api_version: str, _kind: str, namespace: str, labels: str) -> list[dict[str, Any]]:
         assert (namespace, labels) == ("istio-system", "istio=ingressgateway")
         conditions = [{"type": "Ready", "status": str(self.ready)}]
-        return [{"metadata": {"name": name}, "status": {"conditions": conditions}} for name in self.names]
+        return [
+            {
+                "metadata": {"name": name, **({"deletionTimestamp": "now"} if name in self.leaving else {})},
+                "status": {"conditions": conditions},
+            }
+            for name in self.names
+        ]
 
     def execute(self, _namespace: str, pod: str, container: str, command: list[str], timeout: float) -> str:
         assert command[:3] == ["pilot-agent", "request", "GET"]
@@ -119,6 +126,12 @@ def test_replicas_that_are_not_ready_do_not_count() -> None:
     cluster = FakeCluster("gw", ready=False)
     assert look(cluster)["msg"].startswith("No gateway replica with istio=ingressgateway is ready")
     assert cluster.asked == []
+
+
+def test_replicas_that_go_do_not_count() -> None:
+    cluster = FakeCluster("gw")
+    cluster.leaving = {"gw"}
+    assert look(cluster)["msg"].startswith("No gateway replica")
 
 
 def test_without_the_right_it_is_not_known() -> None:
