@@ -11,7 +11,7 @@ LAB ?= trafficshift
 PORT ?= 31400
 PLAYBOOK := ansible-playbook -i $(INVENTORY) -e kind_lab_name=$(LAB) -e kind_lab_port=$(PORT)
 
-.PHONY: help setup demo lab test lint unit sanity envoy kind clean
+.PHONY: help setup demo lab test lint unit sanity package envoy kind registry clean
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 10
@@ -29,7 +29,7 @@ demo: lab ## bring the lab up, run the whole task on it and show what was seen
 test: setup ## run every test there is
 	python tests/run.py
 
-lint unit sanity envoy kind: setup ## run one part of the tests
+lint unit sanity package envoy kind registry: setup ## run one part of the tests
 	python tests/run.py $@
 
 clean: ## remove the demo's lab, everything that was built, the reports and the virtual environment

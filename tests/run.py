@@ -4,8 +4,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs the tests in stages, the quick ones first, and closes with ``N passed, N failed``.
 
-Usage: run.py [lint|unit|sanity|package|envoy|kind]...; without a name, all of them. A stage that runs pytest counts the
-tests that pytest counted; any other counts as one.
+Usage: run.py [lint|unit|sanity|package|envoy|kind|registry]...; without a name, all of them. A stage that runs pytest
+counts the tests that pytest counted; any other counts as one.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ STAGES: list[tuple[str, str, list[str], dict[str, str]]] = [
     ("package", "package", ["python", "-m", "pytest", "tests/package"], {}),
     ("envoy", "molecule envoy", ["molecule", "test", "-s", "envoy"], MOLECULE),
     ("kind", "molecule default", ["molecule", "test", "-s", "default"], MOLECULE),
+    # Its registry is filled with what the stage before has built.
+    ("registry", "kind_lab from a registry", ["python", "-m", "pytest", "tests/registry"], {}),
 ]
 
 

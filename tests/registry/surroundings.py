@@ -34,12 +34,9 @@ ISTIO_VERSION = "1.31.0"
 TCP_ECHO_VERSION = "1.3"
 # What a lab could touch of the system. Packages are not in it, nor is /run, which the role does use.
 WATCHED = [
-    *map(Path, ("/lib/modules", "/etc/containers", "/etc/cni", "/etc/docker", "/etc/hosts", "/etc/modules-load.d")),
-    *map(Path, ("/etc/sysctl.d", "/var/lib/containers", "/var/lib/cni", "/var/lib/kubelet", "/var/cache/containers")),
-    *(
-        Path.home() / name
-        for name in (".config/containers", ".docker", ".istioctl", ".kube", ".local/share/containers")
-    ),
+    *map(Path, ("/lib/modules", "/etc/cni", "/etc/containers", "/etc/docker", "/etc/hosts", "/etc/modules-load.d")),
+    *map(Path, ("/etc/sysctl.d", "/var/cache/containers", "/var/lib/cni", "/var/lib/containers", "/var/lib/kubelet")),
+    *(Path.home() / name for name in (".config/containers", ".docker", ".kube/config", ".local/share/containers")),
 ]
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -200,7 +197,14 @@ class Lab:
         return play(playbook, {**self.settings, **changed}, *options)
 
     def kubectl(self, *arguments: str) -> str:
-        return run([self.record["kubectl"], f"--kubeconfig={self.record['kubeconfig']}", *arguments])
+        return run(
+            [
+                self.record["kubectl"],
+                f"--kubeconfig={self.record['kubeconfig']}",
+                f"--cache-dir={self.directory}/kubectl-cache",
+                *arguments,
+            ]
+        )
 
     def podman(self, *arguments: str) -> str:
         return run([str(CACHE / "bin/podman"), *arguments])
