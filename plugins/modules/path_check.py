@@ -53,6 +53,10 @@ options:
     description: Whether a broken hop fails the task.
     type: bool
     default: true
+  wait_timeout:
+    description: Seconds to look again and again as long as a hop is broken. V(0) looks once.
+    type: int
+    default: 0
   namespace:
     description: Namespace of the route, the Service and its pods.
     type: str
@@ -144,6 +148,11 @@ EXAMPLES = r"""
     route: tcp-echo
     gateway_port: 31400
 
+- name: Wait until Istio is ready
+  trafficshift.istio.path_check:
+    hops: [cluster, istio, gateway_port, gateway_selector]
+    wait_timeout: 300
+
 - name: See what is missing without failing
   trafficshift.istio.path_check:
     hops: [cluster, istio, gateway_port, gateway_selector]
@@ -197,6 +206,8 @@ hops:
       message: The API server https://127.0.0.1:6443 answers, version v1.34.4.
 """
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -215,6 +226,7 @@ from ansible_collections.trafficshift.istio.plugins.module_utils._routes import 
 NETWORKING = "networking.istio.io"
 GATEWAY_API = "gateway.networking.k8s.io"
 ISTIO_KINDS = {"DestinationRule": "destinationrules", "Gateway": "gateways", "VirtualService": "virtualservices"}
+PAUSE = 1.0  # seconds between two looks
 NEEDED_VERBS = ("get", "create", "patch", "delete")
 NEEDED_READING = (("list", "", "pods"), ("get", "", "services"))
 
@@ -376,6 +388,19 @@ def split(error: ClusterError) -> tuple[str, str]:
     return (saw, fix) if saw else (fix, "")
 
 
+def wait(
+    look: Callable[[], list[Hop]], timeout: float, *, clock: Callable[[], float], sleep: Callable[[float], None]
+) -> list[Hop]:
+    """Return the hops as they are in order, or else as they are when `timeout` seconds have passed."""
+    deadline = clock() + timeout
+    while True:
+        hops = look()
+        left = deadline - clock()
+        if left <= 0 or all(hop.ok is not False for hop in hops):
+            return hops
+        sleep(min(PAUSE, left))
+
+
 def walk(params: dict[str, Any]) -> list[Hop]:
     """Return the hops that were asked for, in order."""
     wanted = [hop for hop in HOPS if hop in params["hops"]]
@@ -407,6 +432,7 @@ def main() -> None:
         argument_spec=argument_spec(
             hops={"type": "list", "elements": "str", "choices": list(HOPS), "default": list(HOPS)},
             fail={"type": "bool", "default": True},
+            wait_timeout={"type": "int", "default": 0},
             namespace={"type": "str", "default": "default"},
             service={"type": "str", "default": ""},
             service_port={"type": "int", "default": 0},
@@ -427,13 +453,15 @@ def main() -> None:
         check_options(module.params)
     except ValueError as error:
         module.fail_json(msg=str(error))
-    hops = walk(module.params)
+    timeout = module.params["wait_timeout"]
+    hops = wait(lambda: walk(module.params), timeout, clock=time.monotonic, sleep=time.sleep)
     broken = next((hop for hop in hops if hop.ok is False), None)
     open_hops = [hop.hop for hop in hops if hop.ok is None]
     fine = f"{len(hops) - len(open_hops)} of {len(hops)} hops are in order"
     fine += f", not checked: {', '.join(open_hops)}." if open_hops else "."
+    waited = f" This has been so for {timeout} s." if timeout else ""
     result = {
-        "msg": broken.message if broken else fine,
+        "msg": broken.message + waited if broken else fine,
         "broken": broken.hop if broken else "",
         "hops": [hop.result() for hop in hops],
     }

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ansible_collections.trafficshift.istio.plugins.module_utils._client import ClusterError, ForbiddenError
 from ansible_collections.trafficshift.istio.plugins.modules import path_check
-from ansible_collections.trafficshift.istio.plugins.modules.path_check import HOPS, check_options, walk
+from ansible_collections.trafficshift.istio.plugins.modules.path_check import HOPS, Hop, check_options, wait, walk
 
 ISTIO = "networking.istio.io/v1"
 LABELS = {"istio": "ingressgateway"}
@@ -217,3 +217,22 @@ def test_without_cluster_nothing_else_is_asked(monkeypatch: pytest.MonkeyPatch) 
 def test_wrong_options_get_one_sentence(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_options({**PARAMS, **change})
+
+
+@pytest.mark.parametrize(
+    ("mended_after", "timeout", "ok", "looks"), [(0, 9, True, 1), (3, 9, True, 4), (5, 2, False, 3), (5, 0, False, 1)]
+)
+def test_a_broken_hop_is_waited_for(mended_after: float, timeout: float, ok: bool, looks: int) -> None:
+    now = [0.0]
+    seen: list[float] = []
+
+    def look() -> list[Hop]:
+        seen.append(now[0])
+        return [Hop("cluster", True, ""), Hop("rights", None, ""), Hop("istio", now[0] >= mended_after, "")]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    assert wait(look, timeout, clock=lambda: now[0], sleep=sleep)[2].ok is ok
+    assert len(seen) == looks
+    assert now[0] <= timeout
