@@ -459,7 +459,7 @@ def main() -> None:
     open_hops = [hop.hop for hop in hops if hop.ok is None]
     fine = f"{len(hops) - len(open_hops)} of {len(hops)} hops are in order"
     fine += f", not checked: {', '.join(open_hops)}." if open_hops else "."
-    waited = f" This has been so for {timeout} s." if timeout else ""
+    waited = f" Waited {timeout} s for it." if timeout else ""
     result = {
         "msg": broken.message + waited if broken else fine,
         "broken": broken.hop if broken else "",
