@@ -1,0 +1,73 @@
+# Copyright: (c) 2026, trafficshift.istio maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the tests of the scenario share: the inventory's facts, kubectl, and a way to run one role."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+
+Play = Callable[..., "tuple[int, str]"]
+
+
+@pytest.fixture(scope="session")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The inventory's answers: where kubectl and the kubeconfig are, and tcp-echo's image."""
+    wanted = {name: "{{ %s }}" % name for name in ("kubectl", "k8s_kubeconfig", "tcp_echo_image")}  # noqa: UP031
+    target = tmp_path_factory.mktemp("facts") / "facts.json"
+    subprocess.run(
+        [
+            *("ansible", "kind", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "-m", "ansible.builtin.copy"),
+            *("-a", json.dumps({"content": json.dumps(wanted), "dest": str(target), "mode": "0600"})),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    loaded: dict[str, str] = json.loads(target.read_text())
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def kubectl(facts: dict[str, str]) -> Callable[..., str]:
+    def call(*arguments: str, stdin: str | None = None) -> str:
+        command = [facts["kubectl"], "--kubeconfig", facts["k8s_kubeconfig"], *arguments]
+        return subprocess.run(command, input=stdin, check=True, capture_output=True, text=True).stdout
+
+    return call
+
+
+@pytest.fixture
+def play() -> Play:
+    """Run one role with variables on top of the inventory's; return the exit code and what the failure said."""
+
+    # Plain text whatever molecule sets for itself, with results that can be parsed.
+    environment = {name: value for name, value in os.environ.items() if name != "ANSIBLE_FORCE_COLOR"}
+    environment.update(ANSIBLE_NOCOLOR="1", ANSIBLE_CALLBACK_RESULT_FORMAT="json")
+
+    def call(role: str, check: bool = False, **variables: Any) -> tuple[int, str]:
+        process = subprocess.run(
+            [
+                *("ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(SCENARIO / "role.yml")),
+                *("-e", json.dumps({"role": f"trafficshift.istio.{role}", **variables})),
+                *(["--check"] if check else []),
+            ],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        said = re.search(r'FAILED! => .*?"msg": ("(?:[^"\\]|\\.)*")', process.stdout, re.DOTALL)
+        return process.returncode, json.loads(said[1]) if said else process.stdout
+
+    return call

@@ -1,0 +1,165 @@
+# Copyright: (c) 2026, trafficshift.istio maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Wrong input and wrong surroundings: one clear sentence, and nothing changed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+NAMESPACE = "molecule-echo"
+ROUTE = ["virtualservice,destinationrule,gateway", "-n", NAMESPACE]
+
+Play = Callable[..., "tuple[int, str]"]
+
+
+@pytest.fixture(autouse=True)
+def unchanged(kubectl: Callable[..., str]) -> Iterator[None]:
+    """The route has the same versions before and after each test."""
+
+    def versions() -> dict[str, str]:
+        items = json.loads(kubectl("get", *ROUTE, "-o", "json"))["items"]
+        return {
+            f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["resourceVersion"]
+            for item in items
+            if item["metadata"]["name"] != "rival"
+        }
+
+    before = versions()
+    assert len(before) == 3
+    yield
+    assert versions() == before
+
+
+def refused(outcome: tuple[int, str], *words: str) -> None:
+    code, message = outcome
+    assert code != 0, message
+    for word in words:
+        assert word in message
+    assert len(message) < 600
+    assert "Traceback" not in message
+
+
+def test_weights_that_do_not_sum_to_100(play: Play) -> None:
+    refused(play("tcp_route", tcp_route_weights={"v1": 80, "v2": 10}), "90", "100")
+
+
+def test_a_version_nobody_knows(play: Play) -> None:
+    refused(play("tcp_route", tcp_route_weights={"v1": 80, "v3": 20}), "v3", "v1")
+
+
+@pytest.mark.parametrize("role", ["istio", "mesh_namespace", "tcp_echo", "tcp_route", "tcp_verify"])
+def test_no_cluster(play: Play, role: str, tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(
+        "{apiVersion: v1, kind: Config, current-context: gone, users: [{name: gone, user: {}}],"
+        " clusters: [{name: gone, cluster: {server: 'https://127.0.0.1:1'}}],"
+        " contexts: [{name: gone, context: {cluster: gone, user: gone}}]}"
+    )
+    refused(play(role, k8s_kubeconfig=str(kubeconfig)), "127.0.0.1:1")
+
+
+def test_no_kubeconfig(play: Play, tmp_path: Path) -> None:
+    refused(play("tcp_route", k8s_kubeconfig=str(tmp_path / "nowhere")), "kubeconfig")
+
+
+def test_no_rights(play: Play, kubectl: Callable[..., str], facts: dict[str, str], tmp_path: Path) -> None:
+    kubectl("create", "serviceaccount", "nobody", "-n", NAMESPACE)
+    try:
+        token = kubectl("create", "token", "nobody", "-n", NAMESPACE).strip()
+        loaded = json.loads(kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+        loaded["users"][0]["user"] = {"token": token}
+        kubeconfig = tmp_path / "kubeconfig"
+        kubeconfig.write_text(json.dumps(loaded))
+        outcome = play("tcp_route", k8s_kubeconfig=str(kubeconfig))
+        refused(outcome, "virtualservices")
+        assert token not in outcome[1]
+    finally:
+        kubectl("delete", "serviceaccount", "nobody", "-n", NAMESPACE)
+
+
+def test_no_istio(play: Play) -> None:
+    refused(play("istio", istio_method="existing", istio_namespace="nowhere"), "nowhere")
+
+
+def test_a_revision_that_injects_nothing(play: Play) -> None:
+    refused(play("mesh_namespace", mesh_namespace_revision="canary"), "canary")
+
+
+def test_no_gateway_port(play: Play) -> None:
+    refused(play("tcp_route", tcp_route_gateway_port=31999), "31999", "31400")
+    refused(play("istio", istio_method="existing", istio_tcp_port=31999), "31999", "31400")
+
+
+def test_a_gateway_selector_that_matches_no_pod(play: Play) -> None:
+    refused(play("tcp_route", tcp_route_gateway_selector={"istio": "no-such-gateway"}), "no-such-gateway")
+
+
+def test_another_virtual_service_on_the_port(play: Play, kubectl: Callable[..., str]) -> None:
+    rival = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "rival", "namespace": NAMESPACE},
+        "spec": {
+            "hosts": ["*"],
+            "gateways": ["tcp-echo-gateway"],
+            "tcp": [
+                {"match": [{"port": 31400}], "route": [{"destination": {"host": "tcp-echo", "port": {"number": 9000}}}]}
+            ],
+        },
+    }
+    kubectl("apply", "-f", "-", stdin=json.dumps(rival))
+    try:
+        refused(play("tcp_route", tcp_route_weights={"v1": 50, "v2": 50}), "rival", "31400")
+    finally:
+        kubectl("delete", "virtualservice", "rival", "-n", NAMESPACE)
+
+
+def test_a_pod_without_its_sidecar(play: Play, kubectl: Callable[..., str], facts: dict[str, str]) -> None:
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "bare",
+            "namespace": NAMESPACE,
+            "labels": {"app": "tcp-echo", "version": "v1", "sidecar.istio.io/inject": "false"},
+        },
+        "spec": {
+            "containers": [{"name": "tcp-echo", "image": facts["tcp_echo_image"], "args": ["9000", "one"]}],
+            "terminationGracePeriodSeconds": 0,
+        },
+    }
+    kubectl("apply", "-f", "-", stdin=json.dumps(pod))
+    try:
+        kubectl("wait", "--for=condition=Ready", "pod/bare", "-n", NAMESPACE, "--timeout=60s")
+        refused(play("tcp_route", tcp_route_weights={"v1": 50, "v2": 50}), "bare", "sidecar")
+    finally:
+        kubectl("delete", "pod", "bare", "-n", NAMESPACE, "--wait")
+
+
+def test_a_split_that_is_not_the_declared_one(play: Play) -> None:
+    refused(play("tcp_verify", tcp_verify_name="wrong", tcp_verify_expect={"one": 50, "two": 50}), "one", "two", "50")
+    report = json.loads((Path(os.environ["TRAFFICSHIFT_REPORTS"]) / "wrong.json").read_text())
+    assert not report["passed"]
+    assert sum(report["counts"].values()) == report["probes"]
+
+
+def test_an_expectation_that_cannot_be(play: Play) -> None:
+    refused(play("tcp_verify", tcp_verify_expect={"one": 50, "two": 40}), "90", "100")
+
+
+def test_a_port_that_nobody_answers_on(play: Play) -> None:
+    refused(
+        play("tcp_verify", tcp_verify_host="127.0.0.1", tcp_verify_port=1, tcp_verify_ready_timeout=2), "127.0.0.1:1"
+    )
+
+
+@pytest.mark.parametrize("role", ["istio", "mesh_namespace", "tcp_echo", "tcp_route", "tcp_verify"])
+def test_check_mode_changes_nothing(play: Play, role: str) -> None:
+    code, output = play(role, check=True, tcp_route_weights={"v1": 0, "v2": 100})
+    assert code == 0, output
