@@ -84,6 +84,9 @@ class Server(ThreadingHTTPServer):
         self.delay = 0.0
         self.seen: list[tuple[str, str, Any]] = []
 
+    def handle_error(self, *_request: Any) -> None:
+        """Keep quiet about clients that gave up."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
