@@ -24,6 +24,9 @@ arguments = [a for a in sys.argv[1:] if a not in ("--no-setuptools", "--no-wheel
 sys.exit(subprocess.call(["$top/.venv/bin/python", "-m", "pip", "--python", sys.executable, "install", *arguments]))
 EOF
 
+# Its modules build on kubernetes.core, which has to lie beside it.
+cp -r "$(python -c 'import ansible_collections, os; print(list(ansible_collections.__path__)[0])')/kubernetes" "$copy/../../"
+
 cd "$copy"
 git init --quiet .
 git add --all

@@ -96,7 +96,8 @@ class ActionModule(ActionBase):
         # The argument spec makes 1.0 of true; left as it is, it gets refused.
         args.update({name: value for name, value in self._task.args.items() if isinstance(value, bool)})
         args["expect"] = {
-            str(word) if type(word) is int else word: plain_percent(percent) for word, percent in args["expect"].items()
+            str(word) if isinstance(word, int) and not isinstance(word, bool) else word: plain_percent(percent)
+            for word, percent in args["expect"].items()
         }
         return args
 

@@ -158,14 +158,14 @@ class Net:
     if hasattr(socket, "SOCK_NONBLOCK"):
 
         @staticmethod
-        def socket(family: int) -> Any:
+        def new_socket(family: int) -> Any:
             # The C type itself, non-blocking from birth: half the cost of socket.socket() and one system call less.
             return socket.SocketType(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
     else:
 
         @staticmethod
-        def socket(family: int) -> Any:
+        def new_socket(family: int) -> Any:
             made = socket.socket(family, socket.SOCK_STREAM)
             made.setblocking(False)
             return made
@@ -274,7 +274,7 @@ class Engine:
     def _start(self, number: int, hop: int, now: float, deadline: float) -> None:
         """Begin probe `number` with the address at position `hop`; raise OSError when no socket can be had."""
         family, sockaddr = self._addresses[hop]
-        sock = self._net.socket(family)
+        sock = self._net.new_socket(family)
         fd = sock.fileno()
         ends = deadline
         if self._settled is None:

@@ -45,15 +45,18 @@ def installed(tracked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     galaxy = str(BIN / "ansible-galaxy")
     subprocess.run([galaxy, "collection", "build", "--output-path", str(build)], cwd=tracked, check=True)
     (tarball,) = build.glob("trafficshift-istio-*.tar.gz")
-    # Without its dependency, which comes from Galaxy for users and with the ansible package here.
+    # Without its dependency, which comes from Galaxy for users and with the ansible package here; by force, because the
+    # environment may have the checkout itself installed already.
     subprocess.run(
-        [galaxy, "collection", "install", str(tarball), "--no-deps", "-p", str(target)], cwd=build, check=True
+        [galaxy, "collection", "install", str(tarball), "--no-deps", "--force", "-p", str(target)],
+        cwd=build,
+        check=True,
     )
     return target
 
 
 def doc(installed: Path, *arguments: str) -> str:
-    env = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(installed), "ANSIBLE_CONFIG": os.devnull}
+    env = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(installed), "ANSIBLE_CONFIG": str(installed / "none.cfg")}
     process = subprocess.run(
         [str(BIN / "ansible-doc"), *arguments], cwd=installed, env=env, capture_output=True, text=True, check=False
     )

@@ -13,6 +13,7 @@ for path in man doc locale info lintian; do
   slim+=(--dpkgopt="path-exclude=/usr/share/$path/*")
 done
 echo "unpacking the small root filesystem"
+# shellcheck disable=SC2016 # the hooks are scripts of their own, with the root as their $1
 # Unpacked only, nothing configured: what configuration would have set up for iptables and users is done by the hook.
 mmdebstrap --quiet --variant=extract "${slim[@]}" --include=iptables,dash,coreutils,ca-certificates \
   --extract-hook='for name in iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore; do
@@ -24,6 +25,7 @@ mmdebstrap --quiet --variant=extract "${slim[@]}" --include=iptables,dash,coreut
     cat "$1"/usr/share/ca-certificates/mozilla/*.crt >"$1/etc/ssl/certs/ca-certificates.crt"' \
   "$suite" "$OUT/net.tar" "${sources[@]}"
 echo "installing the node's root filesystem"
+# shellcheck disable=SC2016
 mmdebstrap --quiet --variant=minbase "${slim[@]}" --include="$(IFS=,; echo "$*")" \
   --customize-hook='rm -f "$1/etc/machine-id" "$1/etc/hostname" "$1/etc/resolv.conf"; rm -rf "$1"/etc/cni/net.d/*' \
   "$suite" "$OUT/node.tar" "${sources[@]}"

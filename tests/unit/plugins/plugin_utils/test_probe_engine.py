@@ -107,7 +107,7 @@ class FakeNet(Net):
         self.interest: dict[int, int] = {}
         self.told: dict[int, float] = {}
 
-    def socket(self, family: int) -> FakeSocket:  # type: ignore[override]
+    def new_socket(self, family: int) -> FakeSocket:  # type: ignore[override]
         if len(self.open) >= self.files:
             raise OSError(errno.EMFILE, "Too many open files")
         fd = next(number for number in itertools.count(3) if number not in self.open)
@@ -133,7 +133,7 @@ class FakeNet(Net):
             for fd, sock in self.open.items()
             if (at := min((t for t in sock.times() if t > self.told[fd]), default=None)) is not None
         }
-        target = min(min(fresh.values(), default=float("inf")), self.now + timeout)
+        target = min([*fresh.values(), self.now + timeout])
         assert target < float("inf"), "would wait for ever"
         self.now = max(self.now, target)
         ready = []
@@ -299,7 +299,7 @@ class TestRun:
     def test_stopping_early_closes_everything(self) -> None:
         net = FakeNet(lambda number, _host: [(0.01, b""), (0.01 * (number % 7), b"one\n")])
         outcomes = Engine([V4], LineEcho(["one"]), probes=1000, concurrency=10, net=net).outcomes()
-        for _ in range(5):
+        for attempt in range(5):
             next(outcomes)
         assert net.open
         outcomes.close()
@@ -345,7 +345,7 @@ class TestRun:
         engine = Engine([V4], LineEcho(["one"]), probes=5000, concurrency=8, net=net)
         net.made = _Forgetful()  # type: ignore[assignment]
         largest = 0
-        for _ in engine.outcomes():
+        for outcome in engine.outcomes():
             largest = max(largest, len(engine._flying) + len(engine._done) + len(engine._partial) + len(engine._unsent))
         assert largest <= 4 * 8
 
