@@ -299,7 +299,7 @@ class TestRun:
     def test_stopping_early_closes_everything(self) -> None:
         net = FakeNet(lambda number, _host: [(0.01, b""), (0.01 * (number % 7), b"one\n")])
         outcomes = Engine([V4], LineEcho(["one"]), probes=1000, concurrency=10, net=net).outcomes()
-        for attempt in range(5):
+        for _attempt in range(5):
             next(outcomes)
         assert net.open
         outcomes.close()
@@ -345,7 +345,7 @@ class TestRun:
         engine = Engine([V4], LineEcho(["one"]), probes=5000, concurrency=8, net=net)
         net.made = _Forgetful()  # type: ignore[assignment]
         largest = 0
-        for outcome in engine.outcomes():
+        for _outcome in engine.outcomes():
             largest = max(largest, len(engine._flying) + len(engine._done) + len(engine._partial) + len(engine._unsent))
         assert largest <= 4 * 8
 
