@@ -41,6 +41,23 @@ def test_manual_injection_and_away_again(play: Play, kubectl: Callable[..., str]
         kubectl("delete", "namespace", "molecule-manual", "--wait=false")
 
 
+def test_numbers_may_come_as_text(play: Play) -> None:
+    """As ``-e tcp_verify_ready_timeout=30`` gives them."""
+    assert (
+        changed(
+            play(
+                "tcp_verify",
+                tcp_verify_expect={"one": 80, "two": 20},
+                tcp_verify_ready_timeout="30",
+                tcp_verify_port="0",
+                tcp_verify_gateway_port="31400",
+                tcp_verify_probes="2500",
+            )
+        )
+        == 0
+    )
+
+
 def test_istio_that_is_there_is_only_looked_at(play: Play) -> None:
     assert changed(play("istio", istio_method="existing")) == 0
 
