@@ -2,9 +2,9 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# Set by hand they would send Ansible to another checkout's settings or collections.
 # What runs long is to be seen at once, also through a pipe.
 export PYTHONUNBUFFERED := 1
+# Set by hand they would send Ansible to another checkout's settings or collections.
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 unexport ANSIBLE_COLLECTIONS_PATH
 # The demo's lab; other labs of the same name and other clusters are not touched.
