@@ -103,15 +103,15 @@ options:
     type: int
     default: 31400
   istio_namespace:
-    description: Namespace of Istio's control plane.
+    description: Namespace of Istio's control plane, as far as no injection webhook says where that is.
     type: str
     default: istio-system
   revision:
     description:
       - Revision or tag of the control plane, as in the namespace label C(istio.io/rev).
       - Empty for the one that serves the label C(istio-injection=enabled).
+      - If it is not given, the one that O(namespace) is labelled with.
     type: str
-    default: ""
 extends_documentation_fragment:
   - kubernetes.core.k8s_auth_options
 attributes:
@@ -260,15 +260,15 @@ class Checker:
         return _path.check_rights(refused, namespace)
 
     def istio(self) -> Hop:
-        namespace, revision = self.params["istio_namespace"], self.params["revision"]
+        revision = self._revision() if self.params["revision"] is None else self.params["revision"]
         missing = [kind for kind in ISTIO_KINDS if not self.cluster.has(f"{NETWORKING}/v1", kind)]
         webhooks = [] if missing else self._find("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration")
+        called = [(hook.get("clientConfig") or {}).get("service") for *_, hook in _path.injecting(webhooks, revision)]
+        services = [service for service in called if service]
+        endpoints = {(service["namespace"], service["name"]): self._ready_endpoints(service) for service in services}
+        # A webhook says itself where its control plane is.
+        namespace = services[0]["namespace"] if services else self.params["istio_namespace"]
         planes = [] if missing else self._find("apps/v1", "Deployment", namespace, "app=istiod")
-        endpoints: dict[tuple[str, str], int] = {}
-        for _name, _labels, hook in _path.injecting(webhooks, revision):
-            service = (hook.get("clientConfig") or {}).get("service")
-            if service:
-                endpoints[service["namespace"], service["name"]] = self._ready_endpoints(service)
         return _path.check_istio(
             missing,
             control_planes=planes,
@@ -333,6 +333,14 @@ class Checker:
             seen = " and ".join(dict.fromkeys([self.params["namespace"], home]))
             return hop._replace(saw=f"{hop.saw}, as far as this account sees ({seen})")
         return hop
+
+    def _revision(self) -> str:
+        """Return the revision that the route's namespace is labelled with, empty for the default or if not readable."""
+        try:
+            namespace = self._get("Namespace", self.params["namespace"], "")
+        except ForbiddenError:
+            return ""
+        return labels_of(namespace or {"metadata": {}}).get("istio.io/rev", "")
 
     def _service(self) -> dict[str, Any] | None:
         name = self.params["service"]
@@ -444,7 +452,7 @@ def main() -> None:
             gateway_selector={"type": "dict", "default": {"istio": "ingressgateway"}},
             gateway_port={"type": "int", "default": 31400},
             istio_namespace={"type": "str", "default": "istio-system"},
-            revision={"type": "str", "default": ""},
+            revision={"type": "str"},
         ),
         supports_check_mode=True,
     )

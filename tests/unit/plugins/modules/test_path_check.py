@@ -152,6 +152,30 @@ def test_without_istios_kinds(cluster: FakeCluster) -> None:
     assert found["conflicts"] is None
 
 
+def test_the_namespace_says_the_revision(cluster: FakeCluster) -> None:
+    cluster.objects["Namespace", ""] = [{"metadata": {"name": "shop", "labels": {"istio.io/rev": "canary"}}}]
+    assert judged(hops=["istio"]) == {"istio": True}
+    assert judged(hops=["istio"], revision=None) == {"istio": False}
+    cluster.objects["MutatingWebhookConfiguration", ""][0]["webhooks"][0]["namespaceSelector"] = {
+        "matchLabels": {"istio.io/rev": "canary"}
+    }
+    assert judged(hops=["istio"], revision=None) == {"istio": True}
+
+
+def test_a_namespace_that_may_not_be_read_is_taken_as_of_the_default_revision(cluster: FakeCluster) -> None:
+    cluster.forbidden = {("Namespace", "")}
+    assert judged(hops=["istio"], revision=None) == {"istio": True}
+
+
+def test_the_webhook_says_where_the_control_plane_is(cluster: FakeCluster) -> None:
+    hook = cluster.objects["MutatingWebhookConfiguration", ""][0]["webhooks"][0]
+    hook["clientConfig"]["service"]["namespace"] = "mesh"
+    assert judged(hops=["istio"]) == {"istio": False}
+    for kind in ("Deployment", "EndpointSlice"):
+        cluster.objects[kind, "mesh"] = cluster.objects[kind, "istio-system"]
+    assert judged(hops=["istio"]) == {"istio": True}
+
+
 def test_another_route_on_the_port(cluster: FakeCluster) -> None:
     cluster.objects["VirtualService", "office"] = [cluster.virtual("other", "office")]
     hop = walk({**PARAMS, "hops": ["conflicts"]})[0]
