@@ -66,18 +66,7 @@ options:
     default: 60
 extends_documentation_fragment:
   - kubernetes.core.k8s_auth_options
-attributes:
-  check_mode:
-    description: Can run in check mode and say what it would do without changing anything.
-    support: full
-  diff_mode:
-    description: Says what it changed.
-    support: none
-    details:
-      - The module changes nothing.
-requirements:
-  - kubernetes >= 24.2.0
-  - openshift >= 0.13.2
+  - trafficshift.istio.cluster_reader
 author:
   - The trafficshift.istio maintainers (@trafficshift)
 """

@@ -114,18 +114,7 @@ options:
     type: str
 extends_documentation_fragment:
   - kubernetes.core.k8s_auth_options
-attributes:
-  check_mode:
-    description: Can run in check mode and say what it would do without changing anything.
-    support: full
-  diff_mode:
-    description: Says what it changed.
-    support: none
-    details:
-      - The module changes nothing.
-requirements:
-  - kubernetes >= 24.2.0
-  - openshift >= 0.13.2
+  - trafficshift.istio.cluster_reader
 notes:
   - What this account may not read outside of O(namespace) is not checked. That hop says which right is missing.
   - An API server that does not answer is reported within 15 seconds.
