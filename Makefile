@@ -11,6 +11,7 @@ unexport ANSIBLE_COLLECTIONS_PATH
 INVENTORY := inventories/kind
 LAB ?= trafficshift
 PORT ?= 31400
+CACHE := $(or $(TRAFFICSHIFT_CACHE),$(HOME)/.cache/trafficshift-lab)
 PLAYBOOK := ansible-playbook -i $(INVENTORY) -e kind_lab_name=$(LAB) -e kind_lab_port=$(PORT)
 
 .PHONY: help setup demo lab test lint unit sanity package envoy kind registry clean
@@ -35,6 +36,6 @@ lint unit sanity package envoy kind registry: setup ## run one part of the tests
 	python tests/run.py $@
 
 clean: ## remove the demo's lab, everything that was built, the reports and the virtual environment
-	@[[ ! -d .venv ]] || $(PLAYBOOK) playbooks/lab_down.yml
+	@[[ ! -d "$(CACHE)/labs/$(LAB)" ]] || { tests/setup.sh && $(PLAYBOOK) playbooks/lab_down.yml; }
 	@tests/forget_cache.sh
 	rm -rf .venv .cache build reports tests/output .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
