@@ -48,16 +48,20 @@ def kubectl(facts: dict[str, str]) -> Callable[..., str]:
 
 @pytest.fixture
 def play() -> Play:
-    """Run one role with variables on top of the inventory's; return the exit code and what the failure said."""
+    """Run a role, or a playbook if the name ends so, with variables on top of the inventory's.
+
+    Returns the exit code and what the failure said, or all that was printed.
+    """
 
     # Plain text whatever molecule sets for itself, with results that can be parsed.
     environment = {name: value for name, value in os.environ.items() if name != "ANSIBLE_FORCE_COLOR"}
     environment.update(ANSIBLE_NOCOLOR="1", ANSIBLE_CALLBACK_RESULT_FORMAT="json")
 
     def call(role: str, check: bool = False, **variables: Any) -> tuple[int, str]:
+        playbook = SCENARIO.parents[1] / "playbooks" / role if role.endswith(".yml") else SCENARIO / "role.yml"
         process = subprocess.run(
             [
-                *("ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(SCENARIO / "role.yml")),
+                *("ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(playbook)),
                 *("-e", json.dumps({"role": f"trafficshift.istio.{role}", **variables})),
                 *(["--check"] if check else []),
             ],

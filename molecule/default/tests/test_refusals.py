@@ -101,6 +101,11 @@ def test_a_revision_that_injects_nothing(play: Play) -> None:
     refused(play("mesh_namespace", mesh_namespace_revision="canary"), "canary")
 
 
+def test_live_weights_that_are_none_of_the_steps(play: Play) -> None:
+    steps = [{"v1": 100, "v2": 0}, {"v1": 50, "v2": 50}]
+    refused(play("site.yml", site_steps=steps), "v1 80, v2 20", "none of the steps", "shift.yml")
+
+
 def test_no_gateway_port(play: Play) -> None:
     refused(play("tcp_route", tcp_route_gateway_port=31999), "31999", "31400")
     refused(play("istio", istio_method="existing", istio_tcp_port=31999), "31999", "31400")

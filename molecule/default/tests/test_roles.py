@@ -41,6 +41,17 @@ def test_manual_injection_and_away_again(play: Play, kubectl: Callable[..., str]
         kubectl("delete", "namespace", "molecule-manual", "--wait=false")
 
 
+def test_the_live_step_is_known_whatever_the_order(play: Play, facts: dict[str, str]) -> None:
+    """Nothing changes: above all, traffic does not go back to the first step."""
+    image = facts["tcp_echo_image"]
+    versions = {
+        "v1": {"image": image, "reply": "one", "replicas": 2},
+        "v2": {"image": image, "reply": "two", "replicas": 3},
+    }
+    steps = [{"v2": 0, "v1": 100}, {"v2": 20, "v1": 80}]
+    assert changed(play("site.yml", site_steps=steps, tcp_echo_versions=versions)) == 0
+
+
 def test_numbers_may_come_as_text(play: Play) -> None:
     """As ``-e tcp_verify_ready_timeout=30`` gives them."""
     assert (
