@@ -55,7 +55,7 @@ def play() -> Play:
 
     # Plain text whatever molecule sets for itself, with results that can be parsed.
     environment = {name: value for name, value in os.environ.items() if name != "ANSIBLE_FORCE_COLOR"}
-    environment.update(ANSIBLE_NOCOLOR="1", ANSIBLE_CALLBACK_RESULT_FORMAT="json")
+    environment.update(ANSIBLE_NOCOLOR="1", ANSIBLE_CALLBACK_RESULT_FORMAT="json", ANSIBLE_DISPLAY_FAILED_STDERR="0")
 
     def call(role: str, check: bool = False, **variables: Any) -> tuple[int, str]:
         playbook = SCENARIO.parents[1] / "playbooks" / role if role.endswith(".yml") else SCENARIO / "role.yml"
