@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
@@ -24,10 +24,10 @@ def _readable(function: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-def tcp_route_problem(spec: Any) -> str:
-    """Return the sentence that says what is wrong with a route's specification, empty if nothing is."""
+def tcp_route_problem(spec: Any, existing: Iterable[dict[str, Any]] = ()) -> str:
+    """Return the sentence that says why a route cannot be declared around the live objects, empty if it can."""
     try:
-        _routes.validate_spec(spec)
+        _routes.tcp_route_objects(spec, existing)
     except ValueError as error:
         return str(error)
     return ""

@@ -16,6 +16,7 @@ API_VERSION = "networking.istio.io/v1"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "trafficshift.istio"
 SUBSETS_ANNOTATION = "trafficshift.istio/subsets"  # the subsets made here, so that others' are left alone
+ROUTE_ANNOTATION = "trafficshift.istio/route"  # the port and the gateway added to somebody else's VirtualService
 MESH = "mesh"  # Istio's name for all sidecars, where a VirtualService may bind instead of a gateway
 
 _NARROWING = ("destinationSubnets", "sourceLabels", "sourceNamespace", "sourceSubnet")
@@ -52,11 +53,15 @@ def validate_weights(weights: Any, versions: Any) -> dict[str, int]:
     return checked
 
 
-def validate_spec(spec: Any) -> dict[str, Any]:
-    """Return the route's description with checked weights and plain types; ValueError with one sentence if wrong."""
+def validate_spec(spec: Any, removal: bool = False) -> dict[str, Any]:
+    """Return the route's description with checked weights and plain types; ValueError with one sentence if wrong.
+
+    A `removal` needs only names and ports, and gets only these.
+    """
     if not isinstance(spec, Mapping):
         raise ValueError("The description of the route is not a mapping.")
-    missing = [key for key in (*_NAMES, *_PORTS, "versions", "weights", "gateway_selector") if key not in spec]
+    needed = (*_NAMES, *_PORTS, *(() if removal else ("versions", "weights", "gateway_selector")))
+    missing = [key for key in needed if key not in spec]
     if missing:
         raise ValueError(f"The description of the route lacks {_list(missing)}.")
     plain: dict[str, Any] = {}
@@ -70,6 +75,8 @@ def validate_spec(spec: Any) -> dict[str, Any]:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
             raise ValueError(f"The route's {key} is {_cut(given)}, not a port from 1 to 65535.")
         plain[key] = int(port)
+    if removal:
+        return plain
     plain["gateway_selector"] = _labels("The gateway selector", spec["gateway_selector"])
     plain["weights"] = validate_weights(spec["weights"], spec["versions"])
     plain["versions"] = {str(name): _labels(f"The version {name}", labels) for name, labels in spec["versions"].items()}
@@ -80,7 +87,8 @@ def tcp_route_objects(spec: Any, existing: Iterable[Object] = (), prune: bool = 
     """Return DestinationRule, Gateway and VirtualService, in the order that never names a subset that is not there.
 
     `existing` are the live objects; what others wrote into them stays. Subsets made here that are no longer wanted
-    stay until `prune`, for gateways that still have the former route. Raises ValueError with one sentence.
+    stay until `prune`, for gateways that still have the former route. Raises ValueError with one sentence, also if the
+    route would have to overwrite what others wrote.
     """
     route = validate_spec(spec)
     live = _live(route, existing)
@@ -95,18 +103,19 @@ def tcp_route_removal(spec: Any, existing: Iterable[Object]) -> list[dict[str, A
     """Return what takes the route out, in the reverse order: a list of {state: absent|present, definition}.
 
     With `present` the definition is the live object without the route's parts, because others have theirs in it.
-    Raises ValueError with one sentence.
+    Objects that others made are never deleted, and lose only what is recorded as added here. If such a VirtualService
+    keeps its route, everything that the route needs stays too. Raises ValueError with one sentence.
     """
-    route = validate_spec(spec)
+    route = validate_spec(spec, removal=True)
     existing = list(existing)
     live = _live(route, existing)
     steps = []
     if live["VirtualService"]:
-        spec_left = {**live["VirtualService"].get("spec", {})}
-        spec_left["tcp"] = _without_route(spec_left.get("tcp") or [], route["gateway_port"]) or None
-        left = any(spec_left.get(key) for key in ("http", "tls", "tcp"))
-        steps.append(_step(live["VirtualService"], spec_left if left else None))
-    if live["Gateway"]:
+        step, stays = _virtual_service_removal(route, live["VirtualService"])
+        if stays:
+            return []
+        steps.append(step)
+    if _is_ours(live["Gateway"]):
         servers = [s for s in live["Gateway"].get("spec", {}).get("servers") or [] if not _serves(s, route)]
         shared = any(
             o.get("kind") == "VirtualService"
@@ -116,16 +125,32 @@ def tcp_route_removal(spec: Any, existing: Iterable[Object]) -> list[dict[str, A
         )
         if servers:
             steps.append(_step(live["Gateway"], {**live["Gateway"]["spec"], "servers": servers}))
-        elif _is_ours(live["Gateway"]) and not shared:
+        elif not shared:
             steps.append(_step(live["Gateway"], None))
     if live["DestinationRule"]:
         rule = live["DestinationRule"]
-        ours = _recorded(rule) or set(route["versions"])
+        ours = _recorded(rule)
         spec_left = {**rule.get("spec", {})}
         spec_left["subsets"] = [s for s in spec_left.get("subsets") or [] if s.get("name") not in ours] or None
-        left = any(value for key, value in spec_left.items() if key != "host")
+        left = any(value for key, value in spec_left.items() if key != "host") or not _is_ours(rule)
         steps.append(_step(rule, spec_left if left else None, {SUBSETS_ANNOTATION: None}))
     return [step for step in steps if step]
+
+
+def _virtual_service_removal(route: dict[str, Any], live: Object) -> tuple[dict[str, Any], bool]:
+    """Return the step, and whether the route stays because others made it."""
+    spec = {**live.get("spec", {})}
+    port, gateway = route["gateway_port"], route["gateway_name"]
+    added = _recorded(live, ROUTE_ANNOTATION)
+    if not _is_ours(live) and str(port) not in added:
+        return {}, bool(tcp_route_weights(live, port))
+    spec["tcp"] = _without_route(spec.get("tcp") or [], port) or None
+    if not any(spec.get(key) for key in ("http", "tls", "tcp")):
+        # Istio takes no VirtualService without routes, so one that others made stays whole.
+        return (_step(live, None), False) if _is_ours(live) else ({}, True)
+    if gateway in added:
+        spec["gateways"] = [reference for reference in spec.get("gateways") or [] if reference != gateway] or None
+    return _step(live, spec, _record(live, ROUTE_ANNOTATION, added - {str(port), gateway})), False
 
 
 def tcp_route_weights(virtual_service: Any, port: int) -> dict[str, int]:
@@ -156,30 +181,61 @@ def _destination_rule(route: dict[str, Any], live: Object, prune: bool) -> Objec
     name = destination_rule_name(route["name"])
     spec = live.get("spec") or {}
     subsets = {str(subset.get("name")): subset for subset in spec.get("subsets") or []}
-    ours = _recorded(live) | set(route["versions"])
+    host = route["service"]
+    if live and not _is_ours(live):
+        if str(spec.get("host")).split(".")[:2] not in ([host], [host, route["namespace"]]):
+            raise ValueError(
+                f"{_foreign(live)} has the host {spec.get('host')}, not {host}: choose another tcp_route_name."
+            )
+        host = spec["host"]
+    recorded = _recorded(live)
+    for version, labels in route["versions"].items():
+        found = subsets.get(version, {}).get("labels")
+        if version in subsets and version not in recorded and found != labels:
+            raise ValueError(
+                f"The subset {version} of the DestinationRule {'/'.join(_key(live))} was not made by this collection "
+                f"and has {_said(found)}, not {_said(labels)}: choose another name for the version, or its labels."
+            )
+    ours = recorded | (set(route["versions"]) - set(subsets))
     if prune:
-        ours = set(route["versions"])
-        subsets = {key: value for key, value in subsets.items() if key in ours or key not in _recorded(live)}
+        ours &= set(route["versions"])
+        subsets = {key: value for key, value in subsets.items() if key in route["versions"] or key not in recorded}
     for version, labels in route["versions"].items():
         subsets[version] = {**subsets.get(version, {}), "name": version, "labels": labels}
-    rule = _object("DestinationRule", name, route["namespace"], live)
-    rule["metadata"]["annotations"] = {SUBSETS_ANNOTATION: ",".join(sorted(ours))}
-    rule["spec"] = {**spec, "host": route["service"], "subsets": list(subsets.values())}
+    rule = _object("DestinationRule", name, route["namespace"], live, _record(live, SUBSETS_ANNOTATION, ours))
+    rule["spec"] = {**spec, "host": host, "subsets": list(subsets.values())}
     return rule
 
 
 def _gateway(route: dict[str, Any], live: Object) -> Object:
     spec = live.get("spec") or {}
+    selector = spec.get("selector") or {}
     servers = list(spec.get("servers") or [])
-    index = next((i for i, server in enumerate(servers) if _serves(server, route)), len(servers))
-    others = [s for s in servers if not _serves(s, route)]
-    taken = {(s.get("port") or {}).get("name") for s in others}
-    name = "tcp" if "tcp" not in taken else f"tcp-{route['gateway_port']}"
-    server = {"port": {"number": route["gateway_port"], "name": name, "protocol": "TCP"}, "hosts": ["*"]}
-    others.insert(index, server)
-    stale = dict.fromkeys(key for key in spec.get("selector") or {} if key not in route["gateway_selector"])
+    on_port = [server for server in servers if _serves(server, route)]
+    foreign = bool(live) and not _is_ours(live)
+    if foreign and selector != route["gateway_selector"]:
+        said = f"the selector {_said(selector)}" if selector else "no selector"
+        raise ValueError(
+            f"{_foreign(live)} has {said}, not {_said(route['gateway_selector'])}: choose another "
+            "tcp_route_gateway_name, or its selector as tcp_route_gateway_selector."
+        )
+    for server in on_port:
+        protocol = (server.get("port") or {}).get("protocol")
+        if str(protocol).upper() != "TCP":
+            raise ValueError(
+                f"The Gateway {'/'.join(_key(live))} opens port {route['gateway_port']} for {protocol}, not for TCP: "
+                "choose another tcp_route_gateway_name or tcp_route_gateway_port."
+            )
+    if not (foreign and on_port):
+        index = servers.index(on_port[0]) if on_port else len(servers)
+        servers = [server for server in servers if server not in on_port]
+        taken = {(server.get("port") or {}).get("name") for server in servers}
+        name = "tcp" if "tcp" not in taken else f"tcp-{route['gateway_port']}"
+        port = {"number": route["gateway_port"], "name": name, "protocol": "TCP"}
+        servers.insert(index, {"port": port, "hosts": ["*"]})
+    stale = dict.fromkeys(key for key in selector if key not in route["gateway_selector"])
     gateway = _object("Gateway", route["gateway_name"], route["namespace"], live)
-    gateway["spec"] = {**spec, "selector": {**route["gateway_selector"], **stale}, "servers": others}
+    gateway["spec"] = {**spec, "selector": {**route["gateway_selector"], **stale}, "servers": servers}
     return gateway
 
 
@@ -212,7 +268,12 @@ def _virtual_service(route: dict[str, Any], live: Object) -> Object:
         index = old
         matches = [m for m in entries[old]["match"] if _is_route(m, match["port"])]
     before, after = (_without_route(part, match["port"]) for part in (entries[:index], entries[index:]))
-    service = _object("VirtualService", route["name"], route["namespace"], live)
+    added = _recorded(live, ROUTE_ANNOTATION)
+    if live and not _is_ours(live):
+        added |= {str(match["port"])} if old is None else set()
+        added |= set() if bound else {route["gateway_name"]}
+    annotations = _record(live, ROUTE_ANNOTATION, added)
+    service = _object("VirtualService", route["name"], route["namespace"], live, annotations)
     service["spec"] = {
         **spec,
         "hosts": list(spec.get("hosts") or ["*"]),
@@ -263,9 +324,16 @@ def _serves(server: Mapping[str, Any], route: Mapping[str, Any]) -> bool:
     return (server.get("port") or {}).get("number") == route["gateway_port"]
 
 
-def _recorded(rule: Mapping[str, Any]) -> set[str]:
-    annotations = (rule.get("metadata") or {}).get("annotations") or {}
-    return {name for name in annotations.get(SUBSETS_ANNOTATION, "").split(",") if name}
+def _recorded(live: Mapping[str, Any], annotation: str = SUBSETS_ANNOTATION) -> set[str]:
+    annotations = (live.get("metadata") or {}).get("annotations") or {}
+    return {name for name in annotations.get(annotation, "").split(",") if name}
+
+
+def _record(live: Mapping[str, Any], annotation: str, names: set[str]) -> dict[str, Any]:
+    """Return the annotation that records the names, None as its value if there are none any more."""
+    if names:
+        return {annotation: ",".join(sorted(names))}
+    return {annotation: None} if _recorded(live, annotation) else {}
 
 
 def _is_ours(live: Mapping[str, Any]) -> bool:
@@ -294,11 +362,15 @@ def _live(route: Mapping[str, Any], existing: Iterable[Object]) -> dict[str, Obj
     return found
 
 
-def _object(kind: str, name: str, namespace: str, live: Mapping[str, Any]) -> Object:
+def _object(
+    kind: str, name: str, namespace: str, live: Mapping[str, Any], annotations: Mapping[str, Any] | None = None
+) -> Object:
     metadata: dict[str, Any] = {"name": name, "namespace": namespace}
     there = live.get("metadata") or {}
-    if (there.get("labels") or {}).get(MANAGED_BY_LABEL, MANAGED_BY) == MANAGED_BY:  # else it belongs to another tool
+    if not live or _is_ours(live):  # else somebody else made it
         metadata["labels"] = {MANAGED_BY_LABEL: MANAGED_BY}
+    if annotations:
+        metadata["annotations"] = dict(annotations)
     if there.get("resourceVersion"):
         # A change by someone else since it was read is refused instead of overwritten.
         metadata["resourceVersion"] = there["resourceVersion"]
@@ -335,6 +407,14 @@ def _labels(what: str, labels: Any) -> dict[str, str]:
         if not isinstance(key, str) or not isinstance(value, str):
             raise ValueError(f"{what} has the label {_cut(key)}: {_cut(value)}, but both have to be text: put quotes.")
     return {str(key): str(value) for key, value in labels.items()}
+
+
+def _foreign(live: Mapping[str, Any]) -> str:
+    return f"The {live['kind']} {'/'.join(_key(live))} was not made by this collection and"
+
+
+def _said(labels: Mapping[str, Any] | None) -> str:
+    return ", ".join(f"{key}={value}" for key, value in (labels or {}).items()) or "no labels"
 
 
 def _list(names: Iterable[Any]) -> str:

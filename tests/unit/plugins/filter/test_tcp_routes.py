@@ -10,6 +10,17 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.trafficshift.istio.plugins.filter.tcp_routes import FilterModule
 
 FILTERS = FilterModule().filters()
+SPEC = {
+    "name": "tcp-echo",
+    "namespace": "default",
+    "service": "tcp-echo",
+    "service_port": 9000,
+    "gateway_name": "tcp-echo-gateway",
+    "gateway_port": 31400,
+    "gateway_selector": {"istio": "ingressgateway"},
+    "versions": {"v1": {"version": "v1"}},
+    "weights": {"v1": 100},
+}
 
 
 def test_names() -> None:
@@ -31,15 +42,16 @@ def test_a_wrong_description_is_told_instead() -> None:
 
 
 def test_a_right_description_is_no_problem() -> None:
-    spec = {
-        "name": "tcp-echo",
-        "namespace": "default",
-        "service": "tcp-echo",
-        "service_port": 9000,
-        "gateway_name": "tcp-echo-gateway",
-        "gateway_port": 31400,
-        "gateway_selector": {"istio": "ingressgateway"},
-        "versions": {"v1": {"version": "v1"}},
-        "weights": {"v1": 100},
+    assert FILTERS["tcp_route_problem"](SPEC) == ""
+
+
+def test_a_live_object_that_does_not_fit_is_told() -> None:
+    gateway = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": "tcp-echo-gateway", "namespace": "default"},
+        "spec": {"selector": {"istio": "internal"}},
     }
-    assert FILTERS["tcp_route_problem"](spec) == ""
+    assert "selector istio=internal" in FILTERS["tcp_route_problem"](SPEC, [gateway])
+    with pytest.raises(AnsibleFilterError, match="selector istio=internal"):
+        FILTERS["tcp_route_objects"](SPEC, [gateway])

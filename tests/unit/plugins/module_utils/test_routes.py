@@ -64,6 +64,11 @@ def remove(spec: dict[str, Any], live: list[dict[str, Any]]) -> list[dict[str, A
     return live
 
 
+def made() -> list[dict[str, Any]]:
+    """Return the route's objects as the collection makes them where nothing is."""
+    return store(tcp_route_objects(SPEC))
+
+
 def by_kind(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {item["kind"]: item for item in objects}
 
@@ -202,9 +207,11 @@ servers = st.lists(
     max_size=2,
 )
 subsets = st.lists(
-    st.sampled_from(["v1", "v2", "theirs"]).map(lambda name: {"name": name, "labels": {"version": "old"}}),
+    st.sampled_from(["v1", "v2", "theirs"]).map(lambda name: {"name": name, "labels": {"version": name}}),
     unique_by=lambda subset: subset["name"],
 )
+FOREIGN_GATEWAY = {"selector": SPEC["gateway_selector"]}
+FOREIGN_RULE = {"host": "tcp-echo.default.svc.cluster.local"}
 splits = st.integers(0, 100).map(lambda first: {"v1": first, "v2": 100 - first})
 
 
@@ -224,9 +231,9 @@ def test_what_others_wrote_stays_and_a_second_run_changes_nothing(
     spec = {**SPEC, "weights": weights}
     live = [
         live_object("VirtualService", "tcp-echo", service),
-        live_object("Gateway", "tcp-echo-gateway", {"selector": {"app": "old"}, "servers": gateway}),
+        live_object("Gateway", "tcp-echo-gateway", {**FOREIGN_GATEWAY, "servers": gateway}),
         live_object(
-            "DestinationRule", "tcp-echo-destination", {"host": "x", "subsets": rule, "trafficPolicy": {"a": 1}}
+            "DestinationRule", "tcp-echo-destination", {**FOREIGN_RULE, "subsets": rule, "trafficPolicy": {"a": 1}}
         ),
     ]
     after = store(tcp_route_objects(spec, live), live)
@@ -244,30 +251,131 @@ def test_what_others_wrote_stays_and_a_second_run_changes_nothing(
     assert len(names) == len(set(names))
     assert {"v1", "v2"} | {subset["name"] for subset in rule} == set(names)
     assert found["DestinationRule"]["spec"]["trafficPolicy"] == {"a": 1}
+    assert found["DestinationRule"]["spec"]["host"] == FOREIGN_RULE["host"]
+    assert not any("labels" in item["metadata"] for item in after)
 
 
 @given(virtual_services, servers, subsets)
 def test_removal_leaves_what_others_wrote(service: dict[str, Any], gateway: list[Any], rule: list[Any]) -> None:
-    rule = [subset for subset in rule if subset["name"] == "theirs"]
     before = [
         live_object("VirtualService", "tcp-echo", service),
-        live_object("Gateway", "tcp-echo-gateway", {"selector": {"app": "old"}, "servers": gateway}),
-        live_object("DestinationRule", "tcp-echo-destination", {"host": "x", "subsets": rule}),
+        live_object("Gateway", "tcp-echo-gateway", {**FOREIGN_GATEWAY, "servers": gateway}),
+        live_object("DestinationRule", "tcp-echo-destination", {**FOREIGN_RULE, "subsets": rule}),
     ]
+    routed = tcp_route_weights(before[0], 31400)
     live = remove(SPEC, store(tcp_route_objects(SPEC, before), before))
     found = by_kind(live)
     assert not tcp_route_removal(SPEC, live)
-    if theirs(service.get("tcp", [])) or service.get("http"):
-        assert theirs(found["VirtualService"]["spec"].get("tcp", [])) == theirs(service.get("tcp", []))
-        assert found["VirtualService"]["spec"].get("http") == service.get("http")
+    assert set(found) == {"VirtualService", "Gateway", "DestinationRule"}
+    assert theirs(found["VirtualService"]["spec"].get("tcp", [])) == theirs(service.get("tcp", []))
+    assert found["VirtualService"]["spec"].get("http") == service.get("http")
+    assert [s for s in found["Gateway"]["spec"]["servers"] if s["port"]["number"] != 31400] == gateway
+    left = found["DestinationRule"]["spec"].get("subsets", [])
+    assert left[: len(rule)] == rule
+    if routed or not (service.get("http") or service.get("tcp")):
+        assert tcp_route_weights(found["VirtualService"], 31400) == SPEC["weights"]
+        assert {"v1", "v2"} <= {subset["name"] for subset in left}  # the route that stays needs them
+    else:
         assert tcp_route_weights(found["VirtualService"], 31400) == {}
-    else:
-        assert "VirtualService" not in found
-    if gateway:
-        assert found["Gateway"]["spec"]["servers"] == gateway
-    else:
-        assert "Gateway" not in found
-    assert found.get("DestinationRule", {}).get("spec", {}).get("subsets", []) == rule
+        assert found["VirtualService"]["spec"]["gateways"] == service.get("gateways", ["mesh"])
+        assert left == rule
+        assert not any(item["metadata"].get("annotations") for item in live)
+
+
+def test_objects_that_were_there_do_not_become_ours() -> None:
+    before = [{**item, "metadata": live_object("", item["metadata"]["name"], {})["metadata"]} for item in made()]
+    shifted = {**SPEC, "weights": {"v1": 0, "v2": 100}}
+    after = store(tcp_route_objects(shifted, before), before)
+    assert [item["metadata"] for item in after] == [item["metadata"] for item in before]
+    assert tcp_route_weights(by_kind(after)["VirtualService"], 31400) == {"v1": 0, "v2": 100}
+    assert tcp_route_removal(shifted, after) == []
+
+
+def test_only_what_was_missing_in_a_foreign_rule_is_taken_out_again() -> None:
+    theirs = {"name": "v1", "labels": {"version": "v1"}}
+    before = [live_object("DestinationRule", "tcp-echo-destination", {"host": "tcp-echo", "subsets": [theirs]})]
+    live = store(tcp_route_objects(SPEC, before), before)
+    assert live[0]["metadata"]["annotations"] == {SUBSETS_ANNOTATION: "v2"}
+    live = store(tcp_route_objects(SPEC, live), live)
+    assert live[0]["metadata"]["annotations"] == {SUBSETS_ANNOTATION: "v2"}
+    only_v1 = {**SPEC, "versions": {"v1": {"version": "v1"}}, "weights": {"v1": 100}}
+    assert store(tcp_route_objects(only_v1, live, prune=True), live)[0]["metadata"]["annotations"] == {}
+    assert by_kind(remove(SPEC, live))["DestinationRule"]["spec"]["subsets"] == [theirs]
+
+
+@pytest.mark.parametrize("label", [{}, {"labels": {MANAGED_BY_LABEL: "Helm"}}])
+@pytest.mark.parametrize(
+    ("kind", "name", "spec", "message"),
+    [
+        (
+            "Gateway",
+            "tcp-echo-gateway",
+            {"selector": {"istio": "internal"}},
+            r"Gateway default/tcp-echo-gateway .* selector istio=internal, not istio=ingressgateway: .*gateway_name",
+        ),
+        ("Gateway", "tcp-echo-gateway", {"servers": []}, r"has no selector, not istio=ingressgateway"),
+        (
+            "DestinationRule",
+            "tcp-echo-destination",
+            {"host": "other"},
+            r"DestinationRule default/tcp-echo-destination .* host other, not tcp-echo: choose another tcp_route_name",
+        ),
+        (
+            "DestinationRule",
+            "tcp-echo-destination",
+            {"host": "tcp-echo", "subsets": [{"name": "v1", "labels": {"version": "old"}}]},
+            r"subset v1 .* version=old, not version=v1: ",
+        ),
+    ],
+)
+def test_what_does_not_fit_in_a_foreign_object_is_refused(
+    kind: str, name: str, spec: dict[str, Any], message: str, label: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        tcp_route_objects(SPEC, [live_object(kind, name, spec, **label)])
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_port_that_is_open_for_something_else_is_refused(ours: bool) -> None:
+    server = {"port": {"number": 31400, "name": "https", "protocol": "HTTPS"}, "hosts": ["a.example.com"]}
+    metadata = {"labels": {MANAGED_BY_LABEL: MANAGED_BY}} if ours else {}
+    live = live_object("Gateway", "tcp-echo-gateway", {**FOREIGN_GATEWAY, "servers": [server]}, **metadata)
+    with pytest.raises(ValueError, match=r"opens port 31400 for HTTPS, not for TCP: choose another .*gateway_port"):
+        tcp_route_objects(SPEC, [live])
+
+
+def test_a_foreign_gateways_tcp_server_stays_as_it_is() -> None:
+    server = {"port": {"number": 31400, "name": "db", "protocol": "TCP"}, "hosts": ["default/*"], "bind": "0.0.0.0"}
+    before = [live_object("Gateway", "tcp-echo-gateway", {**FOREIGN_GATEWAY, "servers": [server]})]
+    after = store(tcp_route_objects(SPEC, before), before)
+    assert after[0] == before[0]
+    assert remove(SPEC, after) == before
+
+
+def test_our_gateway_follows_the_selector() -> None:
+    live = made()
+    spec = {**SPEC, "gateway_selector": {"app": "edge"}}
+    assert by_kind(store(tcp_route_objects(spec, live), live))["Gateway"]["spec"]["selector"] == {"app": "edge"}
+
+
+def test_removal_needs_only_names_and_ports() -> None:
+    spec = {**SPEC, "versions": {"blue": {}, "green": {}}, "gateway_selector": {}}
+    assert remove(spec, made()) == []
+    assert remove({key: value for key, value in spec.items() if key not in ("weights", "versions")}, made()) == []
+    with pytest.raises(ValueError, match="gateway_port is 0, not a port"):
+        tcp_route_removal({**spec, "gateway_port": 0}, [])
+
+
+def test_removal_keeps_what_others_added_to_our_objects() -> None:
+    live = by_kind(made())
+    live["VirtualService"]["spec"]["tcp"].append(FOREIGN_TCP)
+    live["Gateway"]["spec"]["servers"].append({"port": {"number": 5432, "name": "db", "protocol": "TCP"}})
+    live["DestinationRule"]["spec"]["subsets"].append({"name": "theirs", "labels": {"tier": "x"}})
+    left = by_kind(remove(SPEC, list(live.values())))
+    assert left["VirtualService"]["spec"]["tcp"] == [FOREIGN_TCP]
+    assert [server["port"]["number"] for server in left["Gateway"]["spec"]["servers"]] == [5432]
+    assert [subset["name"] for subset in left["DestinationRule"]["spec"]["subsets"]] == ["theirs"]
+    assert not any(item["metadata"].get("labels") for item in left.values())
 
 
 def test_removal_is_the_reverse_order() -> None:
@@ -308,7 +416,7 @@ def test_a_subset_keeps_its_own_traffic_policy() -> None:
 
 
 def test_another_tools_mark_is_not_taken_over() -> None:
-    live = [live_object("Gateway", "tcp-echo-gateway", {}, labels={MANAGED_BY_LABEL: "Helm"})]
+    live = [live_object("Gateway", "tcp-echo-gateway", FOREIGN_GATEWAY, labels={MANAGED_BY_LABEL: "Helm"})]
     assert "labels" not in tcp_route_objects(SPEC, live)[1]["metadata"]
 
 
