@@ -252,7 +252,8 @@ class Checker:
         revision = self._revision() if self.params["revision"] is None else self.params["revision"]
         missing = [kind for kind in ISTIO_KINDS if not self.cluster.has(f"{NETWORKING}/v1", kind)]
         webhooks = [] if missing else self._find("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration")
-        called = [(hook.get("clientConfig") or {}).get("service") for *unused, hook in _path.injecting(webhooks, revision)]
+        hooks = [found[-1] for found in _path.injecting(webhooks, revision)]
+        called = [(hook.get("clientConfig") or {}).get("service") for hook in hooks]
         services = [service for service in called if service]
         endpoints = {(service["namespace"], service["name"]): self._ready_endpoints(service) for service in services}
         # A webhook says itself where its control plane is.
