@@ -5,11 +5,18 @@
 
 from __future__ import annotations
 
+import base64
+import itertools
+import json
 import math
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Mapping
 
 STRANGERS = 10  # distinct unexpected words that are counted by name; the rest is counted together
 OTHERS = "(others)"
+STATES = 512  # that a trajectory holds
+PACKED = 1 << 16  # characters of an encoded trajectory that are looked at; two destinations make some 600
+UNPACKED = 1 << 18  # bytes of it when unpacked
 
 _SMALLEST = 1e-6  # seconds; the clock tells no shorter times apart
 _STEP = math.log(1.01)  # each bucket is 1 % wide, which is the error of a quantile
@@ -53,6 +60,75 @@ class Latency:
         return {name: None if value is None else round(value, 6) for name, value in values.items()}
 
 
+class Trajectory:
+    """How the counts grew: (probes so far, count of each destination) every `stride` probes, and at the end.
+
+    The stride is 1 at first; whenever more than STATES are held, every other one is dropped and the stride doubles.
+    """
+
+    def __init__(self, destinations: Iterable[str]) -> None:
+        self.mark = 1  # the number of probes at which the next state is kept
+        self._words = list(destinations)
+        self._stride = 1
+        self._states: list[list[int]] = []
+        self._last: list[int] = []
+
+    def add(self, probes: int, counts: Mapping[str, int]) -> None:
+        """Take the state after `probes` probes, as the last one, and for good if it is at the mark or beyond."""
+        self._last = [probes, *(counts[word] for word in self._words)]
+        if probes < self.mark:
+            return
+        self._states.append(self._last)
+        if len(self._states) > STATES:
+            self._stride *= 2
+            self._states = [state for state in self._states if state[0] % self._stride == 0]
+        self.mark = probes - probes % self._stride + self._stride
+
+    def encode(self) -> str:
+        """Return all of it as one line, "" without probes: JSON of the words and of each column's growth, packed."""
+        states = self._states if self._states[-1:] == [self._last] else [*self._states, self._last]
+        if not self._last:
+            return ""
+        growth = [[after - before for before, after in zip([0, *column], column)] for column in zip(*states)]
+        packed = json.dumps([self._words, *growth], separators=(",", ":")).encode()
+        return base64.b64encode(zlib.compress(packed, 9)).decode()
+
+    @staticmethod
+    def decode(text: str) -> tuple[list[int], dict[str, list[int]]]:
+        """Return the probes of each state and, as long, each destination's counts; [] and {} for "".
+
+        Raises ValueError for a text that encode() does not return.
+        """
+        try:
+            return _unpack(text) if text else ([], {})
+        except (ValueError, TypeError, RecursionError, zlib.error):
+            raise ValueError("the trajectory cannot be read; give it as tcp_probe returned it") from None
+
+
+def _unpack(text: str) -> tuple[list[int], dict[str, list[int]]]:
+    if len(text) > PACKED:
+        raise ValueError
+    unpacker = zlib.decompressobj()
+    plain = unpacker.decompress(base64.b64decode(text, validate=True), UNPACKED)
+    if not unpacker.eof:
+        raise ValueError
+    words, *growth = json.loads(plain)
+    steps = [step for column in growth for step in column]
+    if any(type(step) is not int or step < 0 for step in steps) or {type(word) for word in words} != {str}:
+        raise ValueError
+    probes, *counts = (list(itertools.accumulate(column)) for column in growth)
+    rows = list(zip(*counts))
+    # More answers than probes, columns of different lengths, or probes that stand still.
+    if (
+        not len(probes) == len(rows) == max(map(len, counts)) <= STATES + 1
+        or len(set(words)) != len(counts)
+        or any(sum(row) > made for made, row in zip(probes, rows))
+        or not all(growth[0])
+    ):
+        raise ValueError
+    return probes, dict(zip(words, counts))
+
+
 class Tally:
     """The outcomes of probes: answers by destination, errors by kind."""
 
@@ -63,6 +139,7 @@ class Tally:
         self.details: dict[str, str] = {}  # what the first error of each kind said
         self.unexpected: dict[str, int] = {}  # replies that name no destination, by their first word
         self._latency = Latency()
+        self._trajectory = Trajectory(self.counts)
 
     def add(self, kind: str, text: str, seconds: float) -> None:
         """Count an outcome: kind "" is an answer from the destination `text`, any other kind an error."""
@@ -70,12 +147,14 @@ class Tally:
         if not kind:
             self.counts[text] += 1
             self._latency.add(seconds)
-            return
-        self.errors[kind] = self.errors.get(kind, 0) + 1
-        self.details.setdefault(kind, text)
-        if kind == "unexpected":
-            known = text in self.unexpected or len(self.unexpected) < STRANGERS
-            self.unexpected[text if known else OTHERS] = self.unexpected.get(text if known else OTHERS, 0) + 1
+        else:
+            self.errors[kind] = self.errors.get(kind, 0) + 1
+            self.details.setdefault(kind, text)
+            if kind == "unexpected":
+                known = text in self.unexpected or len(self.unexpected) < STRANGERS
+                self.unexpected[text if known else OTHERS] = self.unexpected.get(text if known else OTHERS, 0) + 1
+        if self.probes >= self._trajectory.mark:
+            self._trajectory.add(self.probes, self.counts)
 
     @property
     def answered(self) -> int:
@@ -88,3 +167,9 @@ class Tally:
     def latency(self) -> dict[str, float | None]:
         """Return the seconds from connect to the reply's newline, of the answers only."""
         return self._latency.summary()
+
+    def trajectory(self) -> str:
+        """Return how the counts came about, as Trajectory.decode() reads it."""
+        if self.probes:
+            self._trajectory.add(self.probes, self.counts)
+        return self._trajectory.encode()

@@ -5,11 +5,24 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 import statistics
+import zlib
+from typing import Any
 
 import pytest
-from ansible_collections.trafficshift.istio.plugins.module_utils._tally import OTHERS, STRANGERS, Latency, Tally
+from ansible_collections.trafficshift.istio.plugins.module_utils._tally import (
+    OTHERS,
+    PACKED,
+    STATES,
+    STRANGERS,
+    UNPACKED,
+    Latency,
+    Tally,
+    Trajectory,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,3 +102,100 @@ def test_a_million_latencies_take_bounded_memory() -> None:
     latency.add(0.0)
     latency.add(1e9)
     assert len(latency._buckets) < 1000
+
+
+@given(st.lists(outcomes, max_size=60))
+def test_a_short_trajectory_has_every_state(given_outcomes: list[tuple[str, str, float]]) -> None:
+    tally = Tally(["one", "two"])
+    states = []
+    for outcome in given_outcomes:
+        tally.add(*outcome)
+        states.append((tally.probes, tally.counts["one"], tally.counts["two"]))
+    probes, counts = Trajectory.decode(tally.trajectory())
+    assert list(zip(probes, counts.get("one", ()), counts.get("two", ()))) == states
+
+
+@pytest.mark.parametrize("total", [STATES, STATES + 1, STATES + 2, 1450, 5000, 100_001])
+def test_a_long_trajectory_is_thinned_evenly_and_ends_at_the_end(total: int) -> None:
+    tally = Tally(["one", "two"])
+    for number in range(total):
+        tally.add(*(("", "one", 0.1) if number % 5 else ("reset", "", 0.1)))
+    text = tally.trajectory()
+    probes, counts = Trajectory.decode(text)
+    stride = probes[0]
+    assert probes == [*range(stride, total, stride), total]
+    assert stride == max(1, 2 ** math.ceil(math.log2(total / (STATES + 0.99))))
+    assert STATES / 2 <= len(probes) <= STATES + 1
+    assert counts == {"one": [made - -(-made // 5) for made in probes], "two": [0] * len(probes)}
+    assert text == tally.trajectory(), "reading it changes nothing"
+    assert len(text.splitlines()) == 1
+    assert len(text) < 1500
+
+
+def test_reading_a_trajectory_in_between_leaves_no_trace() -> None:
+    read, unread = Tally(["one"]), Tally(["one"])
+    for _each in range(3000):
+        read.add("", "one", 0.1)
+        unread.add("", "one", 0.1)
+        read.trajectory()
+    assert read.trajectory() == unread.trajectory()
+    assert len(read._trajectory._states) <= STATES
+
+
+def packed(value: Any) -> str:
+    return base64.b64encode(zlib.compress(json.dumps(value).encode())).decode()
+
+
+GOOD: list[Any] = [["one", "two"], [1, 1], [1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rubbish!",
+        "AAAA",
+        "\u00fc",
+        base64.b64encode(b"[]").decode(),
+        packed(GOOD)[:-8],
+        packed({}),
+        packed(1),
+        packed(None),
+        packed([]),
+        packed([[], [1]]),
+        packed([["one"], [1]]),
+        packed([["one"], [1], [1], [1]]),
+        packed([["one"], [1, 1], [1]]),
+        packed([["one"], [1], [1, 0]]),
+        packed([["one", "one"], [1], [1], [0]]),
+        packed([[1], [1], [1]]),
+        packed([["one"], [1], [2]]),
+        packed([["one"], [2, 0], [1, 0]]),
+        packed([["one"], [1, 2], [1, -1]]),
+        packed([["one"], [1], [0.5]]),
+        packed([["one"], [1], [True]]),
+        packed([["one"], [1], ["1"]]),
+        packed([["one"], [1], [[]]]),
+        packed([["one"], 1, 1]),
+        packed([["one"], [1] * (STATES + 2), [0] * (STATES + 2)]),
+        base64.b64encode(zlib.compress(b"[" * 100_000)).decode(),
+        base64.b64encode(zlib.compress(b" " * UNPACKED + json.dumps(GOOD).encode())).decode(),
+        packed(GOOD) + "=" * PACKED,
+    ],
+)
+def test_rubbish_is_no_trajectory(text: str) -> None:
+    with pytest.raises(ValueError, match="the trajectory cannot be read; give it as tcp_probe returned it"):
+        Trajectory.decode(text)
+
+
+def test_a_trajectory_of_nothing() -> None:
+    assert Trajectory.decode(packed(GOOD)) == ([1, 2], {"one": [1, 1], "two": [0, 1]})
+    assert Tally(["one"]).trajectory() == ""
+    assert Trajectory.decode("") == ([], {})
+
+
+@given(st.text() | st.binary().map(lambda data: base64.b64encode(zlib.compress(data)).decode()))
+def test_any_rubbish_is_refused_in_the_same_way(text: str) -> None:
+    try:
+        Trajectory.decode(text)
+    except ValueError as error:
+        assert str(error).startswith("the trajectory cannot be read")
