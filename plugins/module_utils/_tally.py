@@ -168,8 +168,9 @@ class Tally:
         """Return the seconds from connect to the reply's newline, of the answers only."""
         return self._latency.summary()
 
-    def trajectory(self) -> str:
-        """Return how the counts came about, as Trajectory.decode() reads it."""
+    @property
+    def trajectory(self) -> Trajectory:
+        """How the counts came about, up to now."""
         if self.probes:
             self._trajectory.add(self.probes, self.counts)
-        return self._trajectory.encode()
+        return self._trajectory
