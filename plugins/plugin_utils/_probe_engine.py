@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The probe engine: many short TCP conversations from one process, told as outcomes in launch order.
 
-Three parts that can be tested apart: a protocol (LineEcho: bytes in, outcome out), the world (Net: sockets, poller and
-clock, all replaceable) and the Engine between them, which knows neither what a reply means nor what a verdict is.
+Three parts that can be tested apart: a protocol (_probe_protocols: bytes in, outcome out; all kinds of errors are there),
+the world (Net: sockets, poller and clock, all replaceable) and the Engine between them, which knows neither what a reply
+means nor what a verdict is.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ import os
 import select
 import selectors
 import socket
+import ssl
+import sys
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from typing import Any, Callable, NamedTuple
 
-# (kind, text, seconds). Kind "" is an answer: text names the destination, seconds run from connect to the newline.
+from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_protocols import REPLY_LIMIT, ProbeProtocol
+
+# (kind, text, seconds). Kind "" is an answer: text names the destination, seconds run from connect to what decided it.
 # Any other kind is an error: text says more about it, for "unexpected" it is the word that came.
 Outcome = tuple[str, str, float]
 
-REPLY_LIMIT = 8192  # bytes within which a reply's newline has to come
-PAYLOAD_LIMIT = 4096  # bytes; fits every system's smallest send buffer, so that one send call is enough
-WORD_LIMIT = 40  # characters of an unknown word that are shown
+TLS_LIMIT = 262144  # bytes off the wire that a TLS connection may take, certificates and all
+DETAIL_LIMIT = 120  # characters of what TLS says about an error
 WINDOW = 16384  # probes launched ahead of the oldest unfinished one; bounds what waits for its turn in launch order
 BATCH = 256  # events taken at once
 LONGEST_WAIT = 3600.0  # seconds; epoll takes no more than some weeks
@@ -43,6 +47,8 @@ _KINDS = {
     errno.EADDRNOTAVAIL: "no_local_port",
 }
 _TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+# ip(7): let connect() choose the port, which it does by where the connection goes: more are free than for bind().
+_BIND_WITHOUT_PORT = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24 if sys.platform == "linux" else None)
 
 
 class Address(NamedTuple):
@@ -64,52 +70,6 @@ def resolve(host: str, port: int) -> list[Address]:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ValueError(f"host {host!r} does not resolve ({reason}); check the name") from error
     return list(dict.fromkeys(Address(family, sockaddr) for family, _type, _proto, _name, sockaddr in found))
-
-
-def printable(word: bytes) -> str:
-    """Return a word off the wire as bounded, printable ASCII."""
-    text = "".join(chr(byte) if 32 < byte < 127 else f"\\x{byte:02x}" for byte in word[: WORD_LIMIT + 1])
-    return text if len(text) <= WORD_LIMIT else text[: WORD_LIMIT - 1] + "…"
-
-
-def date_line() -> bytes:
-    """Return a line with the current date, like date(1) prints in the C locale."""
-    now = time.localtime()
-    day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[now.tm_wday]
-    month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"][now.tm_mon - 1]
-    return f"{day} {month} {now.tm_mday:2d} {time.strftime('%H:%M:%S %Z %Y', now)}\n".encode()
-
-
-class LineEcho:
-    """The line echo protocol: send a line, read a line, whose first word names the destination."""
-
-    def __init__(self, destinations: Iterable[str], payload: str | None = None) -> None:
-        """Take the words to expect and the line to send (the current date if None; a missing newline is added).
-
-        Raises ValueError when the line is too long.
-        """
-        self._names = {name.encode(): name for name in destinations}
-        self._line = None if payload is None else payload.encode() + b"\n" * (not payload.endswith("\n"))
-        if self._line is not None and len(self._line) > PAYLOAD_LIMIT:
-            raise ValueError(f"payload has {len(self._line)} bytes; at most {PAYLOAD_LIMIT} are sent, shorten it")
-
-    def payload(self) -> bytes:
-        """Return what the next probes send."""
-        return date_line() if self._line is None else self._line
-
-    def read(self, data: bytes, closed: bool) -> tuple[str, str] | None:
-        """Return (kind, text) for all bytes that came so far, or None if the reply may go on."""
-        end = data.find(b"\n", 0, REPLY_LIMIT)
-        if end >= 0:
-            words = data[:end].split(None, 1)
-            word = words[0] if words else b""
-            name = self._names.get(word)
-            return ("unexpected", printable(word)) if name is None else ("", name)
-        if len(data) >= REPLY_LIMIT:
-            return "oversize", f"no newline in the first {REPLY_LIMIT} bytes of the reply"
-        if closed:
-            return ("truncated", "closed before the newline") if data else ("empty", "closed without a byte")
-        return None
 
 
 class SelectorsPoller:
@@ -171,6 +131,50 @@ class Net:
             return made
 
 
+def tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """Return a context that trusts the certificates in ca_file (PEM), or the system's if None, and checks the name.
+
+    Raises ValueError, in one sentence, when the file cannot be read or holds no certificate.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError as error:
+        raise ValueError(f"ca_file {ca_file!r} holds no certificate; give a file with certificates in PEM") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ValueError(f"ca_file {ca_file!r} cannot be read ({reason}); give a file with certificates") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    # Python turns this on, and then a connection that is cut off looks like one that was ended.
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    return context
+
+
+class _Session:
+    """The TLS side of one connection."""
+
+    def __init__(self, context: ssl.SSLContext, server_name: str) -> None:
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=server_name)
+        self.shaken = False  # the handshake is over
+        self.taken = 0  # bytes off the wire
+        self.unsent = b""  # bytes for the wire
+
+    def take(self, data: bytes) -> None:
+        """Take bytes off the wire, b"" for its end."""
+        self.taken += len(data)
+        if data:
+            self.incoming.write(data)
+        else:
+            self.incoming.write_eof()
+
+    def flush(self, sock: Any) -> None:
+        """Send what is there to send; raise BlockingIOError when it cannot be sent now."""
+        self.unsent += self.outgoing.read()
+        while self.unsent:
+            self.unsent = self.unsent[sock.send(self.unsent) :]
+
+
 # number, socket, when connect began, when this attempt ends, position in addresses, when the probe ends
 Flight = tuple[int, Any, float, float, int, float]
 
@@ -185,19 +189,25 @@ class Engine:
     def __init__(
         self,
         addresses: list[Address],
-        protocol: LineEcho,
+        protocol: ProbeProtocol,
         *,
         probes: int,
         concurrency: int = 1,
         interval: float = 0.0,
         timeout: float = 5.0,
+        source: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        server_name: str | None = None,
         net: Net | None = None,
     ) -> None:
         """Take the addresses to try, in order, and how to go about it; interval and timeout are seconds.
 
-        Raises ValueError, in one sentence, for values that make no sense.
+        `source` is the IP address of this machine to connect from: only addresses of its family are tried. With `tls`
+        (see tls_context) the server has to prove that it is `server_name`, a host name, which it is told, or an IP
+        address. Raises ValueError, in one sentence, for values that make no sense or cannot be used here.
         """
         check_settings(probes=probes, concurrency=concurrency, interval=interval, timeout=timeout)
+        self.launched = 0  # probes that were begun
         self._addresses = addresses
         self._protocol = protocol
         self._probes = probes
@@ -206,18 +216,34 @@ class Engine:
         self._timeout = timeout
         self._net = net or Net()
         self._clock = self._net.clock
-        self._eager = self._net.linux
+        self._new_socket = self._net.new_socket
+        if source is not None:
+            self._leave_from(source)
+        # Chosen once: the way of a plain exchange knows nothing of the others.
+        self._go_on: Callable[[int, int], None] = self._advance
+        self._content = protocol.read(b"", False)  # the verdict of a protocol that needs no reply
+        if tls is not None:
+            self._tls, self._server_name = tls, _checked_name(tls, server_name)
+            self._go_on = self._advance_tls
+        elif self._content is not None:
+            self._go_on = self._advance_silently
+        self._eager = self._net.linux and self._go_on == self._advance
         # Position of the address that has let a connection in: from then on all probes go there and failures show.
         self._settled: int | None = None
         self._flying: dict[int, Flight] = {}  # by file descriptor, as the next two
         self._unsent: set[int] = set()  # still connecting
         self._partial: dict[int, bytes] = {}  # the beginning of a reply that came in pieces
+        self._sessions: dict[int, _Session] = {}  # with TLS only
         self._done: dict[int, Outcome] = {}  # finished, waiting for earlier probes
 
     @property
     def address(self) -> str | None:
         """The IP address that the probes went to, None if no connection came about."""
         return None if self._settled is None else str(self._addresses[self._settled].sockaddr[0])
+
+    def stop(self) -> None:
+        """Begin no more probes; outcomes() goes on to yield those that are under way, and ends."""
+        self._probes = 0
 
     def outcomes(self) -> Generator[Outcome, None, None]:
         """Yield the outcome of every probe, in the order in which they were launched.
@@ -226,7 +252,7 @@ class Engine:
         sockets are closed.
         """
         clock, timeout, interval, probes = self._clock, self._timeout, self._interval, self._probes
-        flying, done = self._flying, self._done
+        flying, done, go_on = self._flying, self._done, self._go_on
         room = self._concurrency
         launched = delivered = 0
         now = due = payload_until = clock()
@@ -253,18 +279,20 @@ class Engine:
                     if interval:
                         # Keep to the beat after a late wake-up, but never bunch starts to catch up.
                         due = max(due + interval, now + interval - 0.01)
+                self.launched = launched
                 if flying or delivered not in done:
                     until = self._check if flying else due
                     if interval and launched < last and len(flying) < room:
                         until = min(until, due)
                     for fd, events in poll(min(max(0.0, until - now), LONGEST_WAIT), BATCH):
-                        self._advance(fd, events)
+                        go_on(fd, events)
                 now = clock()
                 if now >= self._check:
                     self._expire(now)
                 while delivered in done:
                     yield done.pop(delivered)
                     delivered += 1
+                probes = max(self._probes, launched)
         finally:
             for flight in flying.values():
                 flight[1].close()
@@ -274,7 +302,7 @@ class Engine:
     def _start(self, number: int, hop: int, now: float, deadline: float) -> None:
         """Begin probe `number` with the address at position `hop`; raise OSError when no socket can be had."""
         family, sockaddr = self._addresses[hop]
-        sock = self._net.new_socket(family)
+        sock = self._new_socket(family)
         fd = sock.fileno()
         ends = deadline
         if self._settled is None:
@@ -325,8 +353,8 @@ class Engine:
                     return
                 self._partial[fd] = data
                 data = sock.recv(REPLY_LIMIT)
-            # An edge is told once: read until nothing is left.
-            while True:
+            # An edge is told once: read until nothing is left, or for as long as there is time.
+            while self._clock() <= flight[3]:
                 whole = self._partial[fd] + data
                 verdict = self._protocol.read(whole, not data)
                 if verdict is not None:
@@ -341,6 +369,95 @@ class Engine:
             if fd in self._unsent and code in (errno.ENOTCONN, errno.EPIPE):
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or code
             self._fail(fd, _kind(code), os.strerror(code or 0))
+
+    def _advance_silently(self, fd: int, events: int) -> None:
+        """Finish a connection that came about, for a protocol that needs no more."""
+        flight = self._flying[fd]
+        try:
+            if self._content is not None and self._arrived(fd, flight, events):
+                self._finish(fd, flight, self._content)
+        except OSError as error:
+            self._fail(fd, _kind(error.errno), os.strerror(error.errno or 0))
+
+    def _advance_tls(self, fd: int, events: int) -> None:
+        """Go on with a TLS connection that has news: pass bytes between its socket and its session."""
+        flight = self._flying[fd]
+        sock = flight[1]
+        try:
+            if fd in self._unsent:
+                if not self._arrived(fd, flight, events):
+                    return
+                self._sessions[fd] = _Session(self._tls, self._server_name)
+            session = self._sessions[fd]
+            while self._clock() <= flight[3]:
+                verdict = self._converse(fd, session)
+                session.flush(sock)
+                if verdict is not None:
+                    self._part(fd, flight, verdict)
+                    return
+                session.take(sock.recv(REPLY_LIMIT))
+        except BlockingIOError:
+            return
+        except ssl.SSLError as error:
+            with contextlib.suppress(OSError):
+                session.flush(sock)  # the alert, which tells the server's log
+            self._fail(fd, "tls", _tls_detail(error))
+        except OSError as error:
+            self._fail(fd, _kind(error.errno), os.strerror(error.errno or 0))
+
+    def _arrived(self, fd: int, flight: Flight, events: int) -> bool:
+        """Tell whether the connection is there, and note it; raise OSError when it failed."""
+        code = flight[1].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        if not events & WRITE:
+            return False
+        self._unsent.discard(fd)
+        if self._settled is None:
+            self._settled = flight[4]
+        return True
+
+    def _converse(self, fd: int, session: _Session) -> tuple[str, str] | None:
+        """Shake hands, send and read as far as the bytes at hand go; return what they come to, None if more are needed.
+
+        Raises ssl.SSLError when the server breaks the rules of TLS.
+        """
+        tls, protocol = session.tls, self._protocol
+        try:
+            if not session.shaken:
+                tls.do_handshake()
+                session.shaken = True
+                if self._payload:
+                    tls.write(self._payload)
+                if self._content is not None:
+                    return self._content
+            while True:
+                data = tls.read(REPLY_LIMIT)
+                whole = self._partial.get(fd, b"") + data
+                verdict = protocol.read(whole, not data)
+                if verdict is not None:
+                    return verdict
+                self._partial[fd] = whole
+        except ssl.SSLWantReadError:
+            # Empty records, new keys and the like are no reply, and a server can send them without end.
+            return ("oversize", f"no end in the first {TLS_LIMIT} bytes of TLS") if session.taken > TLS_LIMIT else None
+        except ssl.SSLEOFError:
+            if not session.shaken:
+                return "tls", "closed in the handshake"
+            verdict = protocol.read(self._partial.get(fd, b""), True)
+            if verdict is not None and verdict[0] in ("empty", "truncated"):
+                return verdict
+            # Anyone on the way can cut a connection: such an end is not the server's word.
+            return "truncated", "closed without TLS's closing message"
+
+    def _part(self, fd: int, flight: Flight, verdict: tuple[str, str]) -> None:
+        """Finish a TLS connection with its closing message, as real clients do."""
+        session = self._sessions.pop(fd)
+        with contextlib.suppress(OSError):
+            session.tls.unwrap()
+        with contextlib.suppress(OSError):
+            session.flush(flight[1])
+        self._finish(fd, flight, verdict)
 
     def _finish(self, fd: int, flight: Flight, verdict: tuple[str, str]) -> None:
         self._done[flight[0]] = (verdict[0], verdict[1], self._clock() - flight[2])
@@ -358,6 +475,7 @@ class Engine:
         other = hop + 1 if self._settled is None else self._settled
         connecting = fd in self._unsent
         self._unsent.discard(fd)
+        self._sessions.pop(fd, None)
         self._finish(fd, flight, (kind, text))
         if connecting and other != hop and other < len(self._addresses):
             del self._done[number]
@@ -370,9 +488,46 @@ class Engine:
         """Fail the connections whose time is over and note when to look again."""
         for fd, flight in list(self._flying.items()):
             if flight[3] <= now:
-                what = "connection" if fd in self._unsent else "end of the reply" if fd in self._partial else "reply"
-                self._fail(fd, "timeout", f"no {what} within {self._timeout:g} s")
+                self._fail(fd, "timeout", f"no {self._awaited(fd)} within {self._timeout:g} s")
         self._check = min((flight[3] for flight in self._flying.values()), default=now + self._timeout)
+
+    def _awaited(self, fd: int) -> str:
+        if fd in self._unsent:
+            return "connection"
+        if fd in self._sessions and not self._sessions[fd].shaken:
+            return "end of the TLS handshake"
+        return "end of the reply" if fd in self._partial else "reply"
+
+    def _leave_from(self, source: str) -> None:
+        """Bind all sockets to the address source; raise ValueError, in one sentence, when that cannot be."""
+        try:
+            found = socket.getaddrinfo(source, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        except (OSError, UnicodeError) as error:
+            raise ValueError(f"source {source!r} is no IP address; give one of this machine") from error
+        own, _type, _proto, _name, place = found[0]
+        plain, late = self._new_socket, _BIND_WITHOUT_PORT
+
+        def bound(family: int) -> Any:
+            made = plain(family)
+            try:
+                if late is not None:
+                    made.setsockopt(socket.IPPROTO_IP, late, 1)
+                made.bind(place)
+            except BaseException:
+                made.close()
+                raise
+            return made
+
+        try:
+            bound(own).close()
+        except OSError as error:
+            reason = f"{error.strerror}); give an address of this machine"
+            raise ValueError(f"source {source!r} cannot be used ({reason}") from error
+        self._addresses = [address for address in self._addresses if address.family == own]
+        if not self._addresses:
+            version = "IPv6" if own == socket.AF_INET6 else "IPv4"
+            raise ValueError(f"source {source!r} is {version}, but host has no such address; give one of its kind")
+        self._new_socket = bound
 
 
 def check_settings(*, probes: int, concurrency: int, interval: float, timeout: float) -> None:
@@ -392,6 +547,23 @@ def check_address(host: str, port: int) -> None:
         raise ValueError("host is empty; give a name, an IPv4 or an IPv6 address")
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
         raise ValueError(f"port is {port!r}; give a whole number from 1 to 65535")
+
+
+def _checked_name(tls: ssl.SSLContext, server_name: str | None) -> str:
+    """Return the name without the brackets of an IPv6 address; raise ValueError when a certificate cannot have it."""
+    name = (server_name or "").strip("[]")
+    try:
+        _Session(tls, name)
+    except ValueError as error:
+        raise ValueError(f"server_name {name!r} is no name; give the one in the server's certificate") from error
+    return name
+
+
+def _tls_detail(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message.rstrip('.')}"[:DETAIL_LIMIT]
+    # Without its place in the source of Python, which str(error) has.
+    return (error.reason or "broken off").replace("_", " ").lower()[:DETAIL_LIMIT]
 
 
 def _is_seconds(value: object) -> bool:

@@ -16,18 +16,14 @@ from typing import Any, Callable, Union
 import pytest
 from ansible_collections.trafficshift.istio.plugins.plugin_utils import _probe_engine as engine_module
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_engine import (
-    PAYLOAD_LIMIT,
     READ,
-    REPLY_LIMIT,
     WRITE,
     Address,
     Engine,
-    LineEcho,
     Net,
-    date_line,
-    printable,
     resolve,
 )
+from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_protocols import REPLY_LIMIT, LineEcho
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -162,61 +158,6 @@ def outcome(script: Script) -> tuple[str, str]:
     assert len(outcomes) == 1
     assert not net.open
     return outcomes[0][0], outcomes[0][1]
-
-
-class TestLineEcho:
-    @pytest.mark.parametrize(
-        ("data", "closed", "expected"),
-        [
-            (b"one Mon Nov 12\n", False, ("", "one")),
-            (b"one\n", False, ("", "one")),
-            (b"  two\r\nmore", False, ("", "two")),
-            (b"one\n", True, ("", "one")),
-            (b"", True, ("empty", "closed without a byte")),
-            (b"one hel", True, ("truncated", "closed before the newline")),
-            (b"one hel", False, None),
-            (b"oneish\n", False, ("unexpected", "oneish")),
-            (b"ONE\n", False, ("unexpected", "ONE")),
-            (b"\n", False, ("unexpected", "")),
-            (b"{{ 7*7 }}\n", False, ("unexpected", "{{")),
-            (b"\x00\xff\x1b[31m\n", False, ("unexpected", "\\x00\\xff\\x1b[31m")),
-            (
-                b"x" * REPLY_LIMIT + b"\n",
-                False,
-                OVERSIZE,
-            ),
-            (b"one" + b"x" * (REPLY_LIMIT - 5) + b" \n", False, ("unexpected", "one" + "x" * 36 + "…")),
-        ],
-    )
-    def test_reply(self, data: bytes, closed: bool, expected: tuple[str, str] | None) -> None:
-        assert LineEcho(["one", "two"]).read(data, closed) == expected
-
-    def test_words_beyond_ascii(self) -> None:
-        assert LineEcho(["öne"]).read("öne x\n".encode(), False) == ("", "öne")
-
-    @given(st.binary(max_size=2 * REPLY_LIMIT), st.booleans())
-    def test_anything_is_judged_and_bounded(self, data: bytes, closed: bool) -> None:
-        verdict = LineEcho(["one"]).read(data, closed)
-        assert verdict is not None or not closed
-        assert verdict is None or (len(verdict[1]) <= 60 and verdict[1].replace("…", "").isprintable())
-
-    def test_payload(self) -> None:
-        assert LineEcho([], "x").payload() == b"x\n"
-        assert LineEcho([], "x\n").payload() == b"x\n"
-        assert LineEcho([], "").payload() == b"\n"
-        with pytest.raises(ValueError, match=r"payload has 5001 bytes; at most 4096 are sent, shorten it"):
-            LineEcho([], "x" * 5000)
-        assert len(LineEcho([], "x" * (PAYLOAD_LIMIT - 1)).payload()) == PAYLOAD_LIMIT
-
-    def test_date(self) -> None:
-        assert re.fullmatch(rb"[A-Z][a-z]{2} [A-Z][a-z]{2} [ 1-3]\d \d\d:\d\d:\d\d \S+ 20\d\d\n", date_line())
-        assert LineEcho([]).payload() == date_line()
-
-
-def test_printable() -> None:
-    assert printable(b"one") == "one"
-    assert printable(b"a b\n") == "a\\x20b\\x0a"
-    assert len(printable(b"x" * 10**6)) == 40
 
 
 class TestOneProbe:

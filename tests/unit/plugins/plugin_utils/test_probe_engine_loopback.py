@@ -22,11 +22,11 @@ import pytest
 from ansible_collections.trafficshift.istio.plugins.plugin_utils import _probe_engine as engine_module
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_engine import (
     Engine,
-    LineEcho,
     Net,
     SelectorsPoller,
     resolve,
 )
+from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_protocols import LineEcho
 
 Behaviour = Callable[[socket.socket], Any]
 
@@ -254,11 +254,13 @@ def test_interval() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_at_once(number: signal.Signals) -> None:
     code = (
-        "import signal, sys; sys.path.insert(0, sys.argv[1]); import _probe_engine as e\n"
+        "import signal, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from ansible_collections.trafficshift.istio.plugins.plugin_utils import _probe_engine as e\n"
+        "from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_protocols import LineEcho\n"
         # Whoever runs the tests in the background may have told all of them to ignore interrupts.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "print('probing', flush=True)\n"
-        "list(e.Engine(e.resolve('127.0.0.1', int(sys.argv[2])), e.LineEcho([]), probes=9, timeout=60.0).outcomes())"
+        "list(e.Engine(e.resolve('127.0.0.1', int(sys.argv[2])), LineEcho([]), probes=9, timeout=60.0).outcomes())"
     )
     gone = threading.Event()
 
@@ -267,7 +269,7 @@ def test_a_signal_ends_the_run_at_once(number: signal.Signals) -> None:
         gone.set()
 
     with server(watch) as port:
-        command = [sys.executable, "-c", code, str(Path(engine_module.__file__).parent), str(port)]
+        command = [sys.executable, "-c", code, str(Path(engine_module.__file__).parents[5]), str(port)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             try:
                 assert process.stdout and process.stdout.readline() == b"probing\n"
