@@ -20,16 +20,24 @@ SCHEMA = 1  # of the JSON report; rises when a key goes or changes its meaning, 
 LONGEST = 2000  # characters of one text
 HIDDEN = "***"
 
-# Name and password of a URL; what an authorization header, an option or a variable gives away; a JSON web token.
+STANDINGS = {
+    "inside": "inside its band",
+    "outside": "outside its band",
+    "open": "not settled",
+    "not probed": "not probed",
+}
+
+# What goes before the @ of a URL; what a variable, an option or a header gives away; a JSON web token.
 _SECRETS = (
-    (re.compile(r"[^\s:/@'\"<>(]*:[^\s@/]+@(?=[^\s@])"), f"{HIDDEN}@"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w+/=.~-]{8,}"), rf"\1 {HIDDEN}"),
+    (re.compile(r"(?<![^\s'\"<>(])[^\s:]*:\S+@"), f"{HIDDEN}@"),
     (
         re.compile(
-            r"(?i)([\w-]*(?:passw(?:or)?d|secret|token|api[_-]?key)[\w-]*['\"]?\s*[:=]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&]+)"
+            r"(?i)(?<![\w-])([\w-]*(?:passw(?:or)?d|secret|token|authorization|api[_-]?key)[\w-]*['\"]?\s*[:=]\s*)"
+            r"((?:bearer |basic )?(?:'[^']*'|\"[^\"]*\"|[^\s,;&]+))"
         ),
         rf"\1{HIDDEN}",
     ),
+    (re.compile(r"(?i)\b(bearer) \S+"), rf"\1 {HIDDEN}"),
     (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), HIDDEN),
 )
 # What XML 1.0 has no place for: most control characters, halves of surrogate pairs, two non-characters.
@@ -42,7 +50,8 @@ Shape = Callable[[Any], Any]
 def _text(value: Any) -> str:
     if not isinstance(value, (str, int, float)) or isinstance(value, bool):
         raise ValueError
-    text = _ILLEGAL.sub("\ufffd", str(value))
+    # Cut twice: what is masked must not be cut before, and what is searched must not be without bounds.
+    text = _ILLEGAL.sub("\ufffd", str(value)[: 4 * LONGEST])
     for pattern, instead in _SECRETS:
         text = pattern.sub(instead, text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
@@ -171,42 +180,97 @@ def report_data(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Destination(NamedTuple):
-    """A row of the verdict: percent expected, replies, fraction observed and its interval, and where it stands.
-
-    The standing is "inside" or "outside" the band where the evidence says so, else "open"; "not probed" without probes.
-    """
+    """A row of the verdict: percent expected, replies, fraction observed and its interval, and where it stands."""
 
     word: str
     percent: float
     count: int | None
     share: float | None
     interval: list[float] | None
-    standing: str
+    standing: str  # "inside" or "outside" the band where the evidence says so, else "open"; "not probed" without probes
+
+    @property
+    def told(self) -> str:
+        """The standing in words."""
+        return STANDINGS[self.standing]
 
 
 def destinations(data: Mapping[str, Any]) -> list[Destination]:
     """Return the expected destinations, in the order of the question."""
-    band = data.get("tolerance") or 0.0
+    tolerance, verdict, probes = data.get("tolerance") or 0.0, data.get("verdict"), data.get("probes") or 0
+    # With all its probes made, a plain comparison leaves nothing open.
+    complete = verdict == "pass" or (data.get("profile") == "fixed" and probes >= (data.get("max_probes") or 0))
     outside = {deviation.get("destination") for deviation in data.get("deviations") or []}
     rows = []
-    for word, percent in (data.get("expect") or {}).items():
-        share = (data.get("shares") or {}).get(word)
-        interval = (data.get("intervals") or {}).get(word)
-        wanted = (percent or 0) / 100
-        if not data.get("probes") or share is None:
+    for word, wanted in (data.get("expect") or {}).items():
+        count, share, interval = ((data.get(key) or {}).get(word) for key in ("counts", "shares", "intervals"))
+        expected = wanted or 0
+        if not probes or share is None:
             standing = "not probed"
-        elif data.get("verdict") == "fail" and word in outside:
+        elif verdict == "fail" and word in outside:
             standing = "outside"
-        elif data.get("verdict") == "pass" or (interval and wanted - band < interval[0] <= interval[1] < wanted + band):
+        elif complete or (interval and max(abs(end - expected / 100) for end in interval) < tolerance):
             standing = "inside"
         else:
             standing = "open"
-        rows.append(Destination(word, percent or 0, (data.get("counts") or {}).get(word), share, interval, standing))
+        rows.append(Destination(word, expected, count, share, interval, standing))
     return rows
 
 
-def allowed(percent: float, tolerance: float | None) -> str:
+def allowed(expected: float, tolerance: float | None) -> str:
     """Return what a share may be, in words: 0 and 100 percent are exact rules."""
-    if percent in (0, 100) or not tolerance:
-        return f"exactly {percent:g} %"
-    return f"{percent:g} % ± {tolerance * 100:g} points"
+    if expected in (0, 100) or not tolerance:
+        return f"exactly {expected:g} %"
+    return f"{expected:g} % ± {tolerance * 100:g} points"
+
+
+def percent(share: float) -> str:
+    """Return a fraction as percent with one decimal; only an exact 0 or 1 reads as 0 or 100."""
+    if 0 < share < 0.0005:
+        return "< 0.1 %"
+    if 0.9995 <= share < 1:
+        return "> 99.9 %"
+    return f"{share * 100:.1f} %"
+
+
+def error_count(data: Mapping[str, Any]) -> int:
+    """Return how many probes got no valid answer."""
+    return sum(count or 0 for count in (data.get("errors") or {}).values())
+
+
+def error_rates(data: Mapping[str, Any]) -> list[str]:
+    """Return how often the verdict is wrong by bad luck, and what is judged without any luck, in sentences."""
+    rates = {name: rate for name, rate in (data.get("error_rates") or {}).items() if rate is not None}
+    told = []
+    if "false_pass" in rates:
+        told.append(f"A split outside of its band is passed {_at_most(rates['false_pass'])}.")
+    if "false_fail" in rates:
+        right = "exactly as declared" if "edge" in rates else "inside of its band"
+        told.append(f"A split {right} is failed {_at_most(rates['false_fail'])}.")
+    if "edge" in rates:
+        told.append(f"One with a share on the edge of its band is passed {_at_most(rates['edge'])}.")
+    if "off_by_twice" in rates:
+        told.append(f"One that is off by twice the tolerance is passed {_at_most(rates['off_by_twice'])}.")
+    if any(wanted in (0, 100) for wanted in (data.get("expect") or {}).values()):
+        told.append("Of 0 % and 100 %, a single stray reply is a failure.")
+    if data.get("max_errors") is not None:
+        told.append(f"Up to {data['max_errors']} errors are allowed." if data["max_errors"] else "No error is allowed.")
+    return told
+
+
+def _at_most(rate: float) -> str:
+    if rate <= 0:
+        return "never"
+    return f"at most once in {int(1 / rate + 1e-9):,} runs" if rate <= 0.1 else f"in up to {percent(rate)} of all runs"
+
+
+def seen_by(convergence: Mapping[str, Any]) -> str:
+    """Return how it is known that the gateway had the weights, in words; "" if nothing is said about it."""
+    state, reason = convergence.get("state"), convergence.get("reason") or ""
+    how = {
+        "observed": "Observed in the gateway's own configuration.",
+        "behavioural": "Behavioural: the gateway's configuration was not seen.",
+        "unknown": "Unknown: the gateway's configuration was not seen.",
+        "unchecked": "Not checked.",
+    }.get(state or "", state or "")
+    return f"{how} {reason}".strip()

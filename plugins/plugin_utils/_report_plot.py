@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+from ansible_collections.trafficshift.istio.plugins.plugin_utils._report_data import percent
+
 WIDTH, HEIGHT = 420, 236
 LEFT, RIGHT, TOP, BOTTOM = 46, 364, 8, 196  # of the plot within the picture
 INSET = 5  # between the outermost shares and the frame, so that a line at 0 or 100 % is seen
@@ -74,18 +76,18 @@ class _Scale:
         return min(max(inside, float(TOP)), float(BOTTOM))
 
 
-def draw(parent: ElementTree.Element, course: Course, number: int, description: str) -> None:
-    """Add the picture; `number` makes its ids unique, `description` is for those who do not see it."""
+def draw(parent: ElementTree.Element, course: Course, name: str, description: str) -> None:
+    """Add the picture; `name` makes its ids unique, `description` is for those who do not see it."""
     scale = _Scale(course)
     svg = add(
         parent,
         "svg",
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
-        aria_labelledby=f"title-{number} desc-{number}",
+        aria_labelledby=f"{name}-title {name}-desc",
     )
-    add(svg, "title", f"Share of {course.word} by number of probes", id=f"title-{number}")
-    add(svg, "desc", description, id=f"desc-{number}")
+    add(svg, "title", f"Share of {course.word} by number of probes", id=f"{name}-title")
+    add(svg, "desc", description, id=f"{name}-desc")
     _band(svg, scale, course)
     _axes(svg, scale)
     if course.funnel:
@@ -198,11 +200,3 @@ def _readouts(svg: ElementTree.Element, scale: _Scale, course: Course) -> None:
             y=BOTTOM - 8,
             text_anchor="start" if index < READOUTS / 2 else "end",
         )
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """Return a fraction as percent; only an exact 0 or 1 reads as 0 or 100."""
-    text = f"{share * 100:.{digits}f}"
-    if share not in (0, 1) and float(text) in (0, 100):
-        text = f"{'<' if share < 0.5 else '>'} {10**-digits if share < 0.5 else 100 - 10**-digits:.{digits}f}"
-    return f"{text}\u00a0%"
