@@ -12,14 +12,23 @@ version_added: "0.1.0"
 description:
   - Makes many short TCP connections from the controller. On each it sends one line, reads the reply up to its newline
     and closes. The reply's first word names the destination, as Istio's C(tcp-echo) sample does with V(one) and V(two).
-  - Compares each destination's share of all probes with the expected percentage. Every deviation is reported at once.
-  - Destinations of 0 and of 100 percent have no tolerance, one stray reply fails. Any error fails too.
-  - The task fails with one sentence when the split is not as expected; the result holds everything either way.
-  - Errors are counted by kind. V(refused), V(unreachable), V(timeout), V(reset) are what they say, V(empty) is a
-    connection closed without a byte, V(truncated) one closed in the middle of the reply, V(oversize) a reply without a
-    newline in its first 8192 bytes, V(unexpected) a first word that O(expect) does not name, V(no_local_port) a
-    controller that has no free local port left, V(other) anything else.
+    O(protocol) has other ways to tell destinations apart.
+  - Judges each destination's share of all probes by a sequential test. It looks after every 50 probes, in the order in
+    which they were launched, and stops as soon as the evidence suffices. A split within the tolerance is failed with a
+    chance of at most O(alpha), one out of tolerance is passed with a chance of at most O(beta), however often it looks.
+  - The verdict is V(pass), V(fail) or V(inconclusive). The last is no pass either; RV(more) then says about how many
+    more probes would settle it.
+  - Destinations of 0 and of 100 percent have no tolerance, one stray reply fails. To be passed they take so many
+    clean replies that a share of 2 percent of strays would be missed with a chance of at most O(beta).
+  - The task fails with one sentence unless the verdict is V(pass); the result holds everything either way.
+  - Errors are counted by kind, and more than O(max_errors) fail. V(refused), V(unreachable), V(timeout), V(reset) are
+    what they say, V(empty) is a connection closed without a byte, V(truncated) one closed in the middle of the reply,
+    V(oversize) a reply without an end in its first 8192 bytes, V(unexpected) a reply that names none of O(expect),
+    V(tls) a handshake that failed, for example over the certificate, V(no_local_port) a controller that has no free
+    local port left, V(other) anything else.
   - When none of the first 10 probes gets an answer, the run ends there.
+  - A run on a terminal that takes longer than two seconds shows a line with the number of probes, the shares and how
+    uncertain these still are.
 options:
   host:
     description: Name, IPv4 or IPv6 address to connect to.
@@ -31,22 +40,69 @@ options:
     required: true
   expect:
     description:
-      - Expected percentage by reply word, in sum 100.
+      - Expected percentage by reply word, in sum 100. Required, except with O(protocol=connect).
       - A destination that should get nothing may be named with V(0).
     type: dict
-    required: true
-  tolerance:
-    description: How far a share may be off, as a fraction. V(0.05) takes 75 to 85 percent for 80.
-    type: float
-    default: 0.05
-  probes:
+  protocol:
     description:
-      - How many connections to make.
-      - Envoy draws lots for each connection, so that a correct split is hardly ever exact. At O(tolerance=0.05) the
-        default number fails a correct 80/20 with a chance of 6e-10, and a correct 50/50, the worst case, with 5e-7.
-        1000 probes fail them in 0.007 and 0.14 percent of all runs, 10 probes in 70 and 75 percent.
+      - V(line) sends a line and takes the first word of the line that comes back.
+      - V(banner) sends nothing, because the server speaks first, and takes the first word of its first line, or what
+        O(match) finds.
+      - V(exchange) sends O(payload) or O(payload_base64) and takes what O(match) finds in the reply.
+      - V(connect) connects and closes. It learns of no destination; M(trafficshift.istio.gateway_sessions) does, from
+        the gateway's counters. Without O(expect), the verdict is about errors alone.
+    type: str
+    choices: [line, connect, banner, exchange]
+    default: line
+  payload:
+    description:
+      - What to send, at most 4096 bytes. With O(protocol=line) a newline is added if it does not end in one.
+      - With O(protocol=line) the current date as C(date) prints it, unless something is given.
+    type: str
+  payload_base64:
+    description: What to send, as bytes in base64.
+    type: str
+  match:
+    description:
+      - Regular expression as Python's C(re) has it, searched in the bytes of the reply. Its group called
+        C(destination), else its first one, is what O(expect) names.
+      - Expressions that repeat a repetition are refused, because some replies would keep them busy for ever.
+    type: str
+  profile:
+    description:
+      - V(strict) judges with a tolerance of 5 points, O(alpha) and O(beta) of 0.001, and at most 5000 probes. A correct
+        80/20 takes it about 1400.
+      - V(quick) judges with a tolerance of 10 points, O(alpha) and O(beta) of 0.01, and at most 1000 probes. A correct
+        80/20 takes it about 300.
+      - V(fixed) makes exactly O(probes) probes and compares plainly, the written task's way. RV(error_rates) then says
+        how likely a wrong verdict is, which ten probes make very likely.
+      - The default is V(strict), or V(fixed) if O(probes) is given.
+    type: str
+    choices: [strict, quick, fixed]
+  tolerance:
+    description:
+      - How far a share may be off, as a fraction. V(0.05) takes 75 to 85 percent for 80.
+      - The default is the profile's.
+    type: float
+  alpha:
+    description: Chance that a split within the tolerance is failed. The default is the profile's.
+    type: float
+  beta:
+    description: Chance that a split out of tolerance is passed. The default is the profile's.
+    type: float
+  max_probes:
+    description:
+      - Probes after which the verdict is V(inconclusive) if the evidence did not suffice before. The default is the
+        profile's.
+      - The filter P(trafficshift.istio.probe_plan#filter) tells beforehand how many a question needs.
     type: int
-    default: 2500
+  max_errors:
+    description: How many probes may get no valid answer. They count against every share.
+    type: int
+    default: 0
+  probes:
+    description: Makes exactly this number of probes, V(2500) unless given. It goes with O(profile=fixed) only.
+    type: int
   concurrency:
     description: How many connections may be open at the same time.
     type: int
@@ -57,15 +113,37 @@ options:
     default: 0.0
   timeout:
     description:
-      - Seconds that one probe may take, from connecting to the reply's newline.
+      - Seconds that one probe may take, from connecting to the end of the reply.
       - The default leaves room for two lost connection requests, which are repeated after 1 and 3 seconds.
     type: float
     default: 5.0
-  payload:
+  ready_timeout:
     description:
-      - What to send, at most 4096 bytes. A newline is added if it does not end in one.
-      - By default the current date as C(date) prints it.
+      - Seconds to wait for a first answer before measuring. Errors until then are thrown away, those after it count.
+    type: float
+    default: 0.0
+  settle_timeout:
+    description:
+      - Seconds within which a measurement that does not pass is thrown away and begun afresh, for a change that may
+        still be on its way to gateways that cannot be looked at.
+      - Each new run has half the O(beta) of the one before, the first half of what was asked for, so that all runs
+        together keep to it.
+    type: float
+    default: 0.0
+  source:
+    description: IP address of the controller to connect from.
     type: str
+  tls:
+    description:
+      - Whether to speak TLS, 1.2 or later. The server's certificate is always verified.
+    type: bool
+    default: false
+  tls_server_name:
+    description: Name for SNI and the one that the certificate has to have. The default is O(host).
+    type: str
+  tls_ca_file:
+    description: File on the controller with the certificates to trust, in place of the system's.
+    type: path
 attributes:
   action:
     description: The task has an action plugin and runs on the controller.
@@ -89,6 +167,7 @@ attributes:
     details:
       - The task changes nothing.
 notes:
+  - What is sent is never part of the result. What comes from the wire is cut to a few printable characters.
   - Connections are closed in the ordinary way, as real clients do. Each closed connection keeps a local port for a
     minute on Linux, so that about 28000 probes a minute can be made to one address.
   - The addresses of a name are tried in the system's order. The first that lets a connection in gets all further
@@ -103,13 +182,20 @@ EXAMPLES = r"""
     host: 127.0.0.1
     port: 31400
     expect: {one: 100, two: 0}
-    probes: 100
 
 - name: One connection in five goes to v2
   trafficshift.istio.tcp_probe:
     host: 127.0.0.1
     port: 31400
     expect: {one: 80, two: 20}
+
+- name: The same with a tolerance of two points, which takes more probes
+  trafficshift.istio.tcp_probe:
+    host: 127.0.0.1
+    port: 31400
+    expect: {one: 80, two: 20}
+    tolerance: 0.02
+    max_probes: 30000
 
 - name: The pace of Istio's written task, with a tolerance that suits its ten probes
   trafficshift.istio.tcp_probe:
@@ -119,6 +205,24 @@ EXAMPLES = r"""
     probes: 10
     interval: 1
     tolerance: 0.5
+
+- name: A mail server over TLS, which speaks first and says which version it is
+  trafficshift.istio.tcp_probe:
+    host: mail.example.com
+    port: 465
+    protocol: banner
+    match: "^220 \\S+ ESMTP (?P<destination>v[0-9])"
+    tls: true
+    expect: {v1: 95, v2: 5}
+
+- name: Redis, which says in reply to INFO which version it is
+  trafficshift.istio.tcp_probe:
+    host: redis.example.com
+    port: 6379
+    protocol: exchange
+    payload: "INFO server\r\n"
+    match: "redis_version:([0-9]+)"
+    expect: {"6": 90, "7": 10}
 """
 
 RETURN = r"""
@@ -126,9 +230,9 @@ msg:
   description: One sentence with the judgement and the reasons for it.
   returned: when probed
   type: str
-  sample: "127.0.0.1:31400: one got 79.9 % where 70 % ± 5 points was expected (seen in 2500 probes: one 1998, two 502)"
+  sample: "127.0.0.1:31400: the split is as expected, one 80 %, two 20 % (seen in 1300 probes: one 1039, two 261)"
 verdict:
-  description: The judgement, V(pass) or V(fail).
+  description: The judgement, V(pass), V(fail) or V(inconclusive).
   returned: when probed
   type: str
   sample: pass
@@ -141,12 +245,25 @@ counts:
   description: Number of replies from each destination.
   returned: when probed
   type: dict
-  sample: {one: 1998, two: 502}
+  sample: {one: 1039, two: 261}
 shares:
   description: Each destination's share of all probes, errors included, as a fraction.
   returned: when probed
   type: dict
-  sample: {one: 0.7992, two: 0.2008}
+  sample: {one: 0.799231, two: 0.200769}
+intervals:
+  description:
+    - The lowest and the highest share of each destination that the evidence allows, as fractions. A destination passes
+      when all of its interval is within the tolerance.
+  returned: when probed
+  type: dict
+  sample: {one: [0.758014, 0.836087], two: [0.163913, 0.241986]}
+more:
+  description:
+    - About how many more probes would settle it, null if it is settled or if a share sits on the edge of its band.
+  returned: when probed
+  type: int
+  sample: null
 errors:
   description: Number of probes without a valid answer, by kind of error. Empty if there was none.
   returned: when probed
@@ -163,15 +280,32 @@ unexpected:
   type: dict
   sample: {three: 7}
 probes:
-  description: Number of probes made.
+  description: Number of probes that were judged.
   returned: when probed
   type: int
-  sample: 2500
+  sample: 1300
+connections:
+  description:
+    - Answers by destination of all connections that the task made, those before the measurement and those under way
+      when the verdict was reached included.
+  returned: when probed
+  type: dict
+  sample: {one: 1053, two: 267}
+unanswered:
+  description: Number of connections among all that got no valid answer.
+  returned: when probed
+  type: int
+  sample: 0
+runs:
+  description: Number of measurements made, all but the last thrown away. See O(settle_timeout).
+  returned: when probed
+  type: int
+  sample: 1
 duration:
   description: Seconds that the run took.
   returned: when probed
   type: float
-  sample: 3.871
+  sample: 1.871
 latency:
   description: Seconds from connecting to the reply's newline, of valid answers. Values are null if there was none.
   returned: when probed
@@ -222,14 +356,58 @@ address:
   returned: when probed
   type: str
   sample: 127.0.0.1
+protocol:
+  description: The protocol that was spoken.
+  returned: when probed
+  type: str
+  sample: line
 expect:
   description: The expectation that was judged.
   returned: when probed
   type: dict
   sample: {one: 80, two: 20}
+profile:
+  description: The profile that was judged with.
+  returned: when probed
+  type: str
+  sample: strict
 tolerance:
   description: The tolerance that was judged with.
   returned: when probed
   type: float
   sample: 0.05
+alpha:
+  description: Bound of the chance that a split within the tolerance is failed, null with O(profile=fixed).
+  returned: when probed
+  type: float
+  sample: 0.001
+beta:
+  description: Bound of the chance that a split out of tolerance is passed, null with O(profile=fixed).
+  returned: when probed
+  type: float
+  sample: 0.001
+max_probes:
+  description: The number of probes after which it would have ended.
+  returned: when probed
+  type: int
+  sample: 5000
+max_errors:
+  description: The number of errors that was allowed.
+  returned: when probed
+  type: int
+  sample: 0
+error_rates:
+  description:
+    - The chance of a wrong verdict by bad luck. C(false_fail) and C(false_pass) are O(alpha) and O(beta).
+    - With O(profile=fixed), C(false_fail) is the chance to fail a split exactly as declared, C(edge) the chance to pass
+      one that is on the edge of the tolerance, and C(off_by_twice) the chance to pass one that is off by twice the
+      tolerance.
+  returned: when probed
+  type: dict
+  sample: {false_fail: 0.001, false_pass: 0.001}
+trajectory:
+  description: How the counts came about, packed into one line for M(trafficshift.istio.split_report).
+  returned: when probed
+  type: str
+  sample: eNqLVsrPS1XSUSopz1eK1TE00DHWMQAiIAIAMhEEFA==
 """

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Generator
 from typing import Any, ClassVar
 from unittest.mock import MagicMock
@@ -14,11 +15,14 @@ import pytest
 import yaml
 from ansible.errors import AnsibleActionFail, AnsibleActionSkip
 from ansible_collections.trafficshift.istio.plugins.action import tcp_probe
+from ansible_collections.trafficshift.istio.plugins.module_utils._tally import Trajectory
 from ansible_collections.trafficshift.istio.plugins.modules import tcp_probe as documentation
+from ansible_collections.trafficshift.istio.plugins.plugin_utils._measure import Prober
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_engine import Outcome
 
 ARGS: dict[str, Any] = {"host": "192.0.2.1", "port": 31400, "expect": {"one": 80, "two": 20}}
 RIGHT = [("", "one", 0.01)] * 8 + [("", "two", 0.02)] * 2
+ENDLESS = RIGHT * 1000
 
 
 class FakeEngine:
@@ -32,9 +36,15 @@ class FakeEngine:
         FakeEngine.made = {"addresses": addresses, "payload": protocol.payload(), **settings}
         FakeEngine.told = 0
         self.address = "192.0.2.1"
+        self.probes = settings["probes"]
+
+    def stop(self) -> None:
+        self.probes = FakeEngine.told + 3  # under way
 
     def outcomes(self) -> Generator[Outcome, None, None]:
         for outcome in self.plays:
+            if FakeEngine.told >= self.probes:
+                return
             FakeEngine.told += 1
             yield outcome
 
@@ -52,18 +62,49 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> type[FakeEngine]:
     return FakeEngine
 
 
-def test_pass() -> None:
+def test_the_written_task_s_way() -> None:
     result = run({**ARGS, "probes": 10})
     assert (result["failed"], result["changed"]) == (False, False)
-    assert (result["verdict"], result["passed"]) == ("pass", True)
+    assert (result["verdict"], result["passed"], result["profile"]) == ("pass", True, "fixed")
     assert result["counts"] == {"one": 8, "two": 2}
     assert result["shares"] == {"one": 0.8, "two": 0.2}
     assert (result["errors"], result["deviations"], result["unexpected"]) == ({}, [], {})
-    assert result["probes"] == 10
+    assert (result["probes"], result["runs"], result["more"]) == (10, 1, None)
     assert result["latency"]["max"] == 0.02
+    # Ten probes cannot tell much, and the result says so: 8 of 10 is the only count within 5 points.
+    assert result["error_rates"]["false_fail"] == pytest.approx(1 - 45 * 0.8**8 * 0.2**2)
     assert result["msg"] == (
         "192.0.2.1:31400: the split is as expected, one 80 %, two 20 % (seen in 10 probes: one 8, two 2)"
     )
+
+
+def test_stops_when_the_evidence_suffices(engine: type[FakeEngine]) -> None:
+    engine.plays = ENDLESS
+    result = run(ARGS)
+    assert (result["verdict"], result["profile"], result["error_rates"]) == (
+        "pass",
+        "strict",
+        {"false_fail": 0.001, "false_pass": 0.001},
+    )
+    assert result["probes"] % 50 == 0 and 500 < result["probes"] < 2000
+    assert engine.told == result["probes"] + 3
+    # What was under way is no evidence, but the gateway has seen it.
+    assert sum(result["connections"].values()) == engine.told
+    assert sum(result["counts"].values()) == result["probes"]
+    low, high = result["intervals"]["one"]
+    assert 0.75 < low < 0.8 < high < 0.85
+    probes, counts = Trajectory.decode(result["trajectory"])
+    assert (probes[-1], counts["one"][-1]) == (result["probes"], result["counts"]["one"])
+    quick = run({**ARGS, "profile": "quick"})
+    assert quick["probes"] < result["probes"]
+
+
+def test_inconclusive_is_no_pass(engine: type[FakeEngine]) -> None:
+    engine.plays = ([("", "one", 0.01)] * 39 + [("", "two", 0.01)] * 11) * 100
+    result = run({**ARGS, "max_probes": 1000})
+    assert (result["failed"], result["verdict"], result["passed"]) == (True, "inconclusive", False)
+    assert result["more"] > 0
+    assert "more probes would settle it" in result["msg"]
 
 
 def test_fail_keeps_the_whole_result(engine: type[FakeEngine]) -> None:
@@ -71,6 +112,7 @@ def test_fail_keeps_the_whole_result(engine: type[FakeEngine]) -> None:
     result = run({**ARGS, "expect": {"one": 50, "two": 50}, "probes": 12})
     assert (result["failed"], result["verdict"], result["passed"]) == (True, "fail", False)
     assert result["errors"] == {"unexpected": 1, "reset": 1}
+    assert (result["connections"], result["unanswered"]) == ({"one": 8, "two": 2}, 2)
     assert result["unexpected"] == {"three": 1}
     assert result["error_details"]["reset"] == "Connection reset by peer"
     assert [deviation["destination"] for deviation in result["deviations"]] == ["two", "one"]
@@ -85,20 +127,62 @@ def test_fail_keeps_the_whole_result(engine: type[FakeEngine]) -> None:
 def test_ends_early_when_nothing_answers(engine: type[FakeEngine]) -> None:
     engine.plays = [("refused", "Connection refused", 0.0)] * 100
     result = run({**ARGS, "probes": 100})
-    assert result["probes"] == engine.told == 10
+    assert (result["probes"], engine.told) == (10, 13)
     assert result["msg"].endswith(", nothing answered, so the run ended early")
-    engine.plays = [*[("refused", "Connection refused", 0.0)] * 9, ("", "one", 0.1), *RIGHT]
-    assert run({**ARGS, "probes": 20})["probes"] == 20
 
 
 def test_what_the_engine_gets(engine: type[FakeEngine]) -> None:
     run({**ARGS, "host": "::1", "probes": 3, "concurrency": 2, "interval": "0.5", "timeout": 7, "payload": "hi"})
     assert [address.sockaddr[:2] for address in engine.made.pop("addresses")] == [("::1", 31400)]
-    assert engine.made == {"payload": b"hi\n", "probes": 3, "concurrency": 2, "interval": 0.5, "timeout": 7.0}
+    expected = {"payload": b"hi\n", "probes": 3, "concurrency": 2, "interval": 0.5, "timeout": 7.0, "source": None}
+    assert engine.made == expected
+    run({**ARGS, "payload_base64": "AAEC", "protocol": "exchange", "match": "(.)", "source": "127.0.0.1"})
+    assert (engine.made["payload"], engine.made["source"]) == (b"\x00\x01\x02", "127.0.0.1")
+    run({**ARGS, "tls": True})
+    assert (engine.made["server_name"], engine.made["tls"].verify_mode) == ("192.0.2.1", ssl.CERT_REQUIRED)
+    run({**ARGS, "tls": True, "tls_server_name": "echo.example.com"})
+    assert engine.made["server_name"] == "echo.example.com"
+
+
+def test_a_source_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with pytest.raises(AnsibleActionFail, match="source 'nowhere' is no IP address; give one of this machine"):
+        run({**ARGS, "source": "nowhere"})
+
+
+def test_connect_is_about_errors_alone(engine: type[FakeEngine]) -> None:
+    connect = {name: value for name, value in ARGS.items() if name != "expect"} | {"protocol": "connect"}
+    engine.plays = [("", "connected", 0.01)] * 500
+    result = run({**connect, "probes": 20})
+    assert (result["verdict"], result["counts"]) == ("pass", {"connected": 20})
+    engine.plays = [*engine.plays[:19], ("refused", "Connection refused", 0.0)]
+    assert run({**connect, "probes": 20})["verdict"] == "fail"
+    assert run({**connect, "probes": 20, "max_errors": 1})["verdict"] == "pass"
+
+
+def test_waits_for_an_answer(engine: type[FakeEngine], monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = [("refused", "Connection refused", 0.0)]
+    tries = [refused, refused, RIGHT[:1], ENDLESS]
+    pauses: list[float] = []
+
+    class Waiting(FakeEngine):
+        def outcomes(self) -> Generator[Outcome, None, None]:
+            self.plays = tries.pop(0)  # type: ignore[misc]
+            return super().outcomes()
+
+    monkeypatch.setattr(tcp_probe, "Engine", Waiting)
+    monkeypatch.setattr(
+        tcp_probe, "Prober", lambda *args: Prober(*args, clock=lambda: sum(pauses), sleep=pauses.append)
+    )
+    result = run({**ARGS, "ready_timeout": 30})
+    assert result["passed"] and result["errors"] == {}
+    assert result["unanswered"] == 2
+    assert sum(result["connections"].values()) == result["probes"] + 3 + 1
+    assert pauses == [0.1, 0.2]
 
 
 def test_percentages_that_older_templates_made_strings() -> None:
-    result = run({**ARGS, "expect": {"one": "80", "two": "20.0"}})
+    result = run({**ARGS, "expect": {"one": "80", "two": "20.0"}, "probes": 10})
     assert result["expect"] == {"one": 80, "two": 20.0}
     assert result["passed"]
 
@@ -125,6 +209,25 @@ def test_check_mode_skips_but_still_refuses(engine: type[FakeEngine]) -> None:
         ({"host": ""}, "host is empty; give a name, an IPv4 or an IPv6 address"),
         ({"host": "nope.invalid"}, "host 'nope.invalid' does not resolve (Name or service not known); check the name"),
         ({"expect": {}}, "expect names no destination"),
+        ({"expect": None}, "expect is missing; give a mapping of reply word to percent"),
+        ({"protocol": "connect"}, "expect goes with replies, and the protocol connect waits for none"),
+        ({"protocol": "exchange", "payload": "x"}, "protocol exchange has no match"),
+        ({"protocol": "banner", "match": "v[0-9]"}, "match 'v[0-9]' has no group"),
+        ({"protocol": "smtp"}, "value of protocol must be one of: line, connect, banner, exchange, got: smtp"),
+        ({"payload": "x", "payload_base64": "eA=="}, "parameters are mutually exclusive: payload|payload_base64"),
+        ({"payload_base64": "?"}, "payload_base64 is no base64"),
+        ({"profile": "fast"}, "value of profile must be one of: strict, quick, fixed, got: fast"),
+        ({"profile": "strict", "probes": 10}, "probes has no meaning in the profile strict"),
+        ({"probes": 10, "alpha": 0.01}, "alpha has no meaning in the profile fixed"),
+        ({"alpha": 0.7}, "alpha is 0.7; give the chance of a wrong verdict, above 0 and below 0.5"),
+        ({"beta": 0}, "beta is 0.0; give the chance of a wrong verdict, above 0 and below 0.5"),
+        ({"tolerance": 0.8}, "tolerance is 0.8, which lets one have any share from 0 to 100 %; give less than 0.8"),
+        ({"max_probes": 100}, "max_probes is 100, with which nothing can pass at a tolerance of 0.05; give at least"),
+        ({"max_errors": -1}, "max_errors is -1; give a whole number from 0"),
+        ({"ready_timeout": -1}, "ready_timeout is -1.0; give the seconds to wait, 0 for none"),
+        ({"settle_timeout": True}, "settle_timeout is True; give the seconds to wait, 0 for none"),
+        ({"tls_server_name": "a"}, "tls_server_name is given and tls is not"),
+        ({"tls": True, "tls_ca_file": "/nowhere"}, "ca_file '/nowhere' cannot be read"),
         ({"expect": {"one": 90}}, "the percentages in expect sum to 90 (one 90 %); make them sum to 100"),
         ({"expect": {"one": "many"}}, "expect gives one 'many' percent; give a number from 0 to 100"),
         ({"expect": {"one": -1, "two": 101}}, "expect gives one -1 percent; give a number from 0 to 100"),
@@ -133,7 +236,7 @@ def test_check_mode_skips_but_still_refuses(engine: type[FakeEngine]) -> None:
         ({"tolerance": 0}, "tolerance is 0.0; give a fraction between 0 and 1"),
         ({"tolerance": 5}, "tolerance is 5.0; give a fraction between 0 and 1"),
         ({"tolerance": True}, "tolerance is True; give a fraction between 0 and 1"),
-        ({"probes": 0}, "probes is 0; give a whole number of at least 1"),
+        ({"probes": 0}, "probes is 0; give a whole number, at least 1"),
         ({"concurrency": 0}, "concurrency is 0; give a whole number of at least 1"),
         ({"interval": -1}, "interval is -1.0; give the seconds between two starts, 0 for no pause"),
         ({"timeout": 0}, "timeout is 0.0; give the seconds that a probe may take, more than 0"),
@@ -158,6 +261,6 @@ def test_documentation_agrees() -> None:
         name: {key: value for key, value in option.items() if key != "description"} for name, option in options.items()
     }
     assert plain == tcp_probe.ARGUMENTS
-    result = run(ARGS)
+    result = run({**ARGS, "probes": 10})
     assert set(yaml.safe_load(documentation.RETURN)) == set(result) - {"changed", "failed"}
     json.dumps(result)
