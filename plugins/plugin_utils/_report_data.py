@@ -9,7 +9,6 @@ such as credentials in a variable that somebody combined with the result, has no
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple
@@ -18,11 +17,13 @@ from ansible_collections.trafficshift.istio.plugins.module_utils._tally import T
 
 SCHEMA = 1  # of the JSON report; rises when a key goes or changes its meaning, not when one is added
 LONGEST = 2000  # characters of one text
+HUGE = 10**15  # no number in a result is larger; NaN and infinity are none
 HIDDEN = "***"
+RARE = 1e-9
 
 STANDINGS = {
-    "inside": "inside its band",
-    "outside": "outside its band",
+    "inside": "as expected",
+    "outside": "not as expected",
     "open": "not settled",
     "not probed": "not probed",
 }
@@ -58,7 +59,7 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not -HUGE <= value <= HUGE:
         raise ValueError
     return value
 
@@ -230,7 +231,7 @@ def percent(share: float) -> str:
         return "< 0.1 %"
     if 0.9995 <= share < 1:
         return "> 99.9 %"
-    return f"{share * 100:.1f} %"
+    return f"{share * 100:.0f} %" if share in (0, 1) else f"{share * 100:.1f} %"
 
 
 def error_count(data: Mapping[str, Any]) -> int:
@@ -259,8 +260,8 @@ def error_rates(data: Mapping[str, Any]) -> list[str]:
 
 
 def _at_most(rate: float) -> str:
-    if rate <= 0:
-        return "never"
+    if rate < RARE:
+        return "practically never"
     return f"at most once in {int(1 / rate + 1e-9):,} runs" if rate <= 0.1 else f"in up to {percent(rate)} of all runs"
 
 

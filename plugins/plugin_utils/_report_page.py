@@ -44,7 +44,7 @@ STYLE = """
 }
 @media screen and (prefers-color-scheme: dark) {
   :root {
-    --paper: #16181a; --ink: #e6e7e8; --soft: #a3a9af; --rule: #3a3f44; --band: #2c3034;
+    --paper: #16181a; --ink: #e6e7e8; --soft: #a3a9af; --rule: #3a3f44; --band: #33383d;
     --good: #6fcf97; --bad: #ff8f85; --open: #e6b450;
     --d1: #7db4f0; --d2: #f0a06a; --d3: #6fcf9b; --d4: #d79bd3;
     --d5: #d9b84a; --d6: #63c7d8; --d7: #f08ca4; --d8: #b4bec8;
@@ -110,8 +110,10 @@ svg .value { font-weight: 600; fill: var(--c); }
 .readout:hover g { visibility: visible; }
 .readout line { stroke: var(--soft); stroke-width: .75; }
 .readout text { paint-order: stroke; stroke: var(--paper); stroke-width: 4px; stroke-linejoin: round; }
-.about { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .375rem 1.5rem; }
+.about div { display: grid; grid-template-columns: 9rem 1fr; gap: .375rem 1.5rem; padding: .1875rem 0; }
 .about dt { color: var(--soft); }
+.row { display: flex; flex-wrap: wrap; gap: .75rem 2.5rem; }
+.row dt { font-size: .8125rem; color: var(--soft); }
 footer { margin-top: 3.5rem; padding-top: 1rem; border-top: 1px solid var(--rule); font-size: .875rem; }
 @media screen and (max-width: 38rem) {
   body { padding: 1.5rem 1rem 2.5rem; }
@@ -123,9 +125,9 @@ footer { margin-top: 3.5rem; padding-top: 1rem; border-top: 1px solid var(--rule
   tbody th, td, td.number { padding: 0; border: 0; text-align: start; }
   td { display: grid; grid-template-columns: 7rem 1fr; gap: .75rem; }
   td::before { content: attr(data-head); color: var(--soft); font-size: .875rem; }
-  .about { grid-template-columns: 1fr; gap: 0; }
+  .about div { grid-template-columns: 1fr; gap: 0; padding: 0 0 .625rem; }
   .about dt { font-size: .875rem; }
-  .about dd { margin-bottom: .625rem; }
+  svg text { font-size: 14.5px; }
 }
 @page {
   size: A4; margin: 16mm 16mm 18mm;
@@ -136,7 +138,7 @@ footer { margin-top: 3.5rem; padding-top: 1rem; border-top: 1px solid var(--rule
   body { padding: 0; max-width: none; font-size: 9.5pt; line-height: 1.45; }
   h1, h2, .sentence { font-size: 11pt; }
   h2 { margin-top: 7mm; }
-  .note, footer, .facts dt, thead th { font-size: 8pt; }
+  .note, footer, .facts dt, .row dt, thead th { font-size: 8pt; }
   .verdict { margin-top: 5mm; font-size: 32pt; }
   header { padding-bottom: 5mm; }
   .facts { margin-top: 5mm; grid-template-columns: repeat(auto-fit, minmax(24mm, 1fr)); }
@@ -145,7 +147,7 @@ footer { margin-top: 3.5rem; padding-top: 1rem; border-top: 1px solid var(--rule
   .plots { grid-template-columns: 1fr 1fr; gap: 5mm 8mm; margin-top: 3mm; }
   footer { margin-top: 8mm; }
   h2, figcaption { break-after: avoid; }
-  figure, tr, .facts, .about > *, p { break-inside: avoid; }
+  figure, tr, dl div, p { break-inside: avoid; }
   .band, .key::before, .funnel { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   .readout { display: none; }
 }
@@ -190,8 +192,8 @@ def _header(body: Element, data: Mapping[str, Any], verdict: str, name: str) -> 
     header = add(body, "header")
     add(header, "h1", name)
     split = _weights(data.get("expect") or {})
-    told = [f"TCP traffic split {split}" if split else "TCP traffic split", _moment(data.get("started"))]
-    add(header, "p", ", ".join(filter(None, told)), class_="soft")
+    told = ["TCP traffic split", split, _moment(data.get("started"))]
+    add(header, "p", " · ".join(filter(None, told)), class_="soft")
     add(header, "p", verdict, class_=f"verdict {data.get('verdict')}" if verdict in VERDICTS.values() else "verdict")
     if data.get("msg"):
         add(header, "p", data["msg"], class_="sentence")
@@ -239,7 +241,7 @@ def _shares(main: Element, data: Mapping[str, Any], rows: Sequence[Destination])
 def _plots(main: Element, data: Mapping[str, Any], rows: Sequence[Destination]) -> None:
     trajectory = _part(data, "trajectory")
     probes, counts = trajectory.get("probes"), trajectory.get("counts", {})
-    drawn = [(index, row) for index, row in enumerate(rows) if row.word in counts]
+    drawn = [(index, row) for index, row in enumerate(rows) if row.word in counts and 0 <= row.percent <= 100]
     if not probes or not drawn:
         return
     add(main, "h2", "How the shares closed in")
@@ -267,12 +269,15 @@ def _plots(main: Element, data: Mapping[str, Any], rows: Sequence[Destination]) 
             f"plot-{index + 1}",
             f"After {probes[-1]:,} probes {row.word} had {seen}, expected was {allowed(row.percent, tolerance)}.",
         )
-    legend = "The line is the share of all probes so far; the band that it must be in is grey, what is expected dashed."
+    banded = any(row.percent not in (0, 100) for _index, row in drawn)
+    legend = ["The line is the share of all probes so far."]
+    if banded:
+        legend.append("The band that it must be in is grey, what is expected is dashed.")
     if funnel:
-        legend += " The tinted funnel is the interval at that moment, the bar at the end the final one."
-    if funnel and data.get("profile") != "fixed":
-        legend += " The split passes once the funnel is inside the band."
-    add(main, "p", legend, class_="note")
+        legend.append("The tinted funnel is the interval at that moment, the bar at the end is the final one.")
+    if funnel and banded and data.get("profile") != "fixed":
+        legend.append("The split passes once each funnel is inside its band.")
+    add(main, "p", " ".join(legend), class_="note")
 
 
 def _funnel(
@@ -336,8 +341,7 @@ def _latency(main: Element, data: Mapping[str, Any]) -> None:
     if latency:
         add(main, "h2", "From connect to reply")
         names = {"min": "Shortest", "median": "Median", "p95": "95 % within", "p99": "99 % within", "max": "Longest"}
-        heads = [label for name, label in names.items() if name in latency]
-        _table(main, heads, [[_seconds(latency[name]) for name in names if name in latency]])
+        _facts(main, {told: _seconds(latency.get(name)) for name, told in names.items()}, "row")
 
 
 def _judged(main: Element, data: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._report_data import percent
 
 WIDTH, HEIGHT = 420, 236
-LEFT, RIGHT, TOP, BOTTOM = 46, 364, 8, 196  # of the plot within the picture
+LEFT, RIGHT, TOP, BOTTOM = 50, 360, 8, 194  # of the plot within the picture
 INSET = 5  # between the outermost shares and the frame, so that a line at 0 or 100 % is seen
 READOUTS = 40  # places along the plot that tell their share when pointed at
 FIRST = 10  # probes at which a plot begins, unless there are too few: what is before is noise
@@ -42,7 +42,7 @@ def add(parent: ElementTree.Element, tag: str, text: str = "", **attributes: Any
     """Add an element; `class_` stands for class, and underscores for hyphens. What it holds is escaped when written."""
     named = {name.rstrip("_").replace("_", "-"): _plain(value) for name, value in attributes.items()}
     element = ElementTree.SubElement(parent, tag, named)
-    element.text = text
+    element.text = text.replace(" %", "\u00a0%")  # no line ends between a number and its sign
     return element
 
 
@@ -55,11 +55,12 @@ class _Scale:
 
     def __init__(self, course: Course) -> None:
         last = course.probes[-1]
-        self.first = max(course.probes[0], FIRST if last >= 5 * FIRST else 1)
+        self.first = next(made for made in course.probes if made >= FIRST or last < 5 * FIRST)
         self.last = max(last, self.first + 1)
         final = course.counts[-1] / last
         reach = max(
             3 * (course.tolerance or 0.05),
+            0.01,
             1.25 * abs(final - course.wanted),
             *(1.1 * abs(end - course.wanted) for end in course.span or ()),
         )
