@@ -9,7 +9,7 @@ The clock, the pause and the way to ask a replica are handed in.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -40,7 +40,8 @@ class Destination(NamedTuple):
 class Listener(NamedTuple):
     """What one gateway replica does with connections to a port."""
 
-    weights: Weights  # percentage by subset; a cluster of another Service goes by its whole name
+    # Percentage by subset, a cluster of another Service by its whole name. Several if connections are told apart.
+    routes: list[Weights]
     warming: bool  # a newer configuration has arrived and is not in use yet
     error: str  # why the latest configuration was refused
 
@@ -71,6 +72,13 @@ class Outcome(NamedTuple):
     rounds: int
 
 
+def check_host(host: str) -> None:
+    """Raise ValueError with one sentence unless the name of a Service has its namespace in it."""
+    name, _dot, namespace = host.partition(".")
+    if not name or not namespace:
+        raise ValueError(f"The destination {host[:LONGEST_NAME]} has no namespace: give it as name.namespace.")
+
+
 def short_host(host: str) -> str:
     """Return name.namespace of a Service's name, as the cluster's domain is not known here."""
     return ".".join(host.split(".")[:2])
@@ -81,10 +89,15 @@ def listener_query(port: int) -> str:
     return f"config_dump?resource=dynamic_listeners&name_regex={quote(f'.*_{port}')}"
 
 
+def clusters_pattern(destination: Destination) -> str:
+    """Return a regular expression for the names of a Service's clusters, quoted for a query."""
+    pattern = rf"outbound\|{destination.port}\|.*\|{re.escape(short_host(destination.host))}\..*"
+    return quote(pattern, safe="")
+
+
 def clusters_query(destination: Destination) -> str:
     """Return the path of Envoy's admin page for the clusters of a Service that are in use."""
-    pattern = rf"outbound\|{destination.port}\|.*\|{re.escape(short_host(destination.host))}\..*"
-    return f"config_dump?resource=dynamic_active_clusters&name_regex={quote(pattern, safe='')}"
+    return f"config_dump?resource=dynamic_active_clusters&name_regex={clusters_pattern(destination)}"
 
 
 def listener_port(service: Object | None, port: int, pod: Object) -> int:
@@ -104,9 +117,10 @@ def listener_port(service: Object | None, port: int, pod: Object) -> int:
 def read_listener(dump: Any, port: int, destination: Destination) -> Listener:
     """Return what a dump of dynamic listeners says of a port.
 
-    Of several filter chains the one that goes to the destination counts, else the first that goes anywhere.
+    Of several listeners and filter chains those that go to the destination count, else all that go anywhere.
     """
-    weights: Weights = {}
+    routes: list[Weights] = []
+    elsewhere: list[Weights] = []
     warming, error = False, ""
     for config in _items(dump, "configs"):
         if not str(config.get("name", "")).endswith(f"_{port}"):
@@ -115,10 +129,9 @@ def read_listener(dump: Any, port: int, destination: Destination) -> Listener:
         error = error or str(_mapping(config, "error_state").get("details", ""))
         listener = _mapping(_mapping(config, "active_state"), "listener")
         for chain in [*_items(listener, "filter_chains"), *_items(listener, "default_filter_chain")]:
-            found = _chain_weights(chain, destination)
-            if found and (not weights or any("|" not in name for name in found)):
-                weights = found
-    return Listener(weights, warming, error)
+            for weights, arrives in _chain_weights(chain, destination):
+                (routes if arrives else elsewhere).append(weights)
+    return Listener(routes or elsewhere, warming, error)
 
 
 def read_clusters(dump: Any, destination: Destination) -> list[str]:
@@ -130,15 +143,20 @@ def read_clusters(dump: Any, destination: Destination) -> list[str]:
 def judge_replica(name: str, listener: Listener | None, clusters: list[str] | None, wanted: Wanted) -> Replica:
     """Return the replica with whether it has what is wanted; what is None was not asked for."""
     ok = True
-    if listener is not None and wanted.weights is not None:
-        share = {subset: weight for subset, weight in wanted.weights.items() if weight}  # Istio leaves 0 out
-        ok = not listener.warming and same_weights(listener.weights, share)
+    weights = None
+    if listener is not None:
+        weights = listener.routes[0] if listener.routes else {}
+        if wanted.weights is not None:
+            share = {subset: weight for subset, weight in wanted.weights.items() if weight}  # Istio leaves 0 out
+            # One that is still as it was must not hide behind another.
+            weights = next((route for route in listener.routes if not same_weights(route, share)), weights)
+            ok = not listener.warming and same_weights(weights, share)
     if clusters is not None:
         ok = ok and set(wanted.clusters) <= set(clusters)
     return Replica(
         name,
         ok,
-        dict(list(listener.weights.items())[:SHOWN]) if listener else None,
+        dict(list(weights.items())[:SHOWN]) if weights is not None else None,
         clusters[:SHOWN] if clusters is not None else None,
         listener.warming if listener else False,
         listener.error if listener else "",
@@ -245,7 +263,8 @@ def weights_text(weights: Mapping[str, float]) -> str:
     return " / ".join(shown[:SHOWN]) or "no route"
 
 
-def _chain_weights(chain: Mapping[str, Any], destination: Destination) -> Weights:
+def _chain_weights(chain: Mapping[str, Any], destination: Destination) -> Iterator[tuple[Weights, bool]]:
+    """Yield where a filter chain's TCP proxy sends connections, and whether any go to the destination."""
     for item in _items(chain, "filters"):
         config = _mapping(item, "typed_config")
         if not str(config.get("@type", "")).endswith("tcp_proxy.v3.TcpProxy"):
@@ -256,13 +275,16 @@ def _chain_weights(chain: Mapping[str, Any], destination: Destination) -> Weight
             pairs = [(str(config["cluster"]), 1.0)]
         total = sum(weight for _name, weight in pairs)
         weights: Weights = {}
+        arrives = False
         for name, weight in pairs:
             if weight:
                 subset = destination.subset(name)
+                arrives = arrives or subset is not None
                 key = (name if subset is None else subset)[:LONGEST_NAME]
                 weights[key] = weights.get(key, 0) + 100 * weight / total
-        return {name: int(w) if w == int(w) else w for name, w in ((n, round(w, 6)) for n, w in weights.items())}
-    return {}
+        if weights:
+            rounded = {name: round(weight, 6) for name, weight in weights.items()}
+            yield {name: int(w) if w == int(w) else w for name, w in rounded.items()}, arrives
 
 
 def _items(config: Any, key: str) -> list[Mapping[str, Any]]:

@@ -15,7 +15,7 @@ description:
   - Waits until every replica has exactly the weights that are wanted, and has no newer configuration that it does not
     use yet. Replicas may come and go in the meantime.
   - Runs C(pilot-agent) in the gateway's pods, which takes the right to C(create) C(pods/exec). Without that right the
-    module succeeds with RV(convergence=unknown).
+    module succeeds with RV(convergence=behavioural).
 options:
   namespace:
     description: Namespace of the gateway's pods and Service.
@@ -141,7 +141,7 @@ converged:
   type: bool
   sample: true
 convergence:
-  description: V(observed) if the replicas were looked at, V(unknown) if this account may not.
+  description: V(observed) if the replicas were looked at, V(behavioural) if this account may not.
   returned: when the cluster answers
   type: str
   sample: observed
@@ -158,14 +158,12 @@ duration:
 """
 
 import json
-import queue
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.trafficshift.istio.plugins.module_utils import _gateway
+from ansible_collections.trafficshift.istio.plugins.module_utils import _gateway, _replicas
 from ansible_collections.trafficshift.istio.plugins.module_utils._client import (
     Cluster,
     ClusterError,
@@ -176,18 +174,13 @@ from ansible_collections.trafficshift.istio.plugins.module_utils._client import 
     cut,
 )
 from ansible_collections.trafficshift.istio.plugins.module_utils._gateway import Replica
-from ansible_collections.trafficshift.istio.plugins.module_utils._pods import SIDECAR, Object, is_ready, selector_text
+from ansible_collections.trafficshift.istio.plugins.module_utils._pods import Object, is_ready
 from ansible_collections.trafficshift.istio.plugins.module_utils._routes import validate_weights
-
-EXEC_TIMEOUT = 10  # seconds for one question to one replica
-PARALLEL = 8  # replicas that are asked at the same time
 
 
 def check_options(params: dict[str, Any]) -> None:
     """Raise ValueError with one sentence if the destination or the weights are wrong."""
-    name, _dot, namespace = params["destination"].partition(".")
-    if not name or not namespace:
-        raise ValueError(f"The destination {cut(params['destination'])} has no namespace: give it as name.namespace.")
+    _gateway.check_host(params["destination"])
     if params["weights"]:
         params["weights"] = validate_weights(params["weights"], params["weights"])
 
@@ -198,6 +191,7 @@ class Gateway:
     def __init__(self, cluster: Cluster, params: dict[str, Any]) -> None:
         self.cluster = cluster
         self.params = params
+        self.replicas = _replicas.Replicas(cluster, params["namespace"], params["selector"])
         self.destination = _gateway.Destination(params["destination"], params["destination_port"])
         self.wanted = _gateway.Wanted(params["weights"], params["clusters"])
         self.service: dict[str, Any] | None = None
@@ -207,42 +201,11 @@ class Gateway:
         self.service = self.service or self.cluster.get(
             "v1", "Service", self.params["service"], self.params["namespace"]
         )
-        labels = selector_text(self.params["selector"])
-        return [pod for pod in self.cluster.find("v1", "Pod", self.params["namespace"], labels) if is_ready(pod)]
+        return [pod for pod in self.replicas.pods() if is_ready(pod)]
 
     def ask(self, pods: Sequence[Object]) -> list[Replica]:
         """Ask replicas, several at the same time; raises ForbiddenError if the account may not."""
-        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
-        answers: queue.SimpleQueue[tuple[int, Replica | Exception]] = queue.SimpleQueue()
-        for index in range(len(pods)):
-            todo.put(index)
-
-        def work() -> None:
-            while True:
-                try:
-                    index = todo.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    answers.put((index, self._ask_one(pods[index])))
-                except Exception as error:  # raised again by the thread that waits
-                    answers.put((index, error))
-
-        for _each in range(min(PARALLEL, len(pods))):
-            # Daemons: a replica that never answers must not keep the module from ending.
-            threading.Thread(target=work, daemon=True).start()
-        late = f"no answer within {EXEC_TIMEOUT} s"
-        found = [Replica(pod["metadata"]["name"], False, error=late) for pod in pods]
-        deadline = time.monotonic() + EXEC_TIMEOUT * (1 + len(pods) // PARALLEL)
-        for _each in range(len(pods)):
-            try:
-                index, answer = answers.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                break
-            if isinstance(answer, Exception):
-                raise answer
-            found[index] = answer
-        return found
+        return _replicas.ask(pods, self._ask_one, lambda pod, why: Replica(pod["metadata"]["name"], False, error=why))
 
     def _ask_one(self, pod: Object) -> Replica:
         name = pod["metadata"]["name"]
@@ -266,8 +229,7 @@ class Gateway:
         return _gateway.judge_replica(name, listener, clusters, self.wanted)
 
     def _request(self, pod: str, path: str) -> Any:
-        command = ["pilot-agent", "request", "GET", path]
-        return json.loads(self.cluster.execute(self.params["namespace"], pod, SIDECAR, command, EXEC_TIMEOUT) or "{}")
+        return json.loads(self.replicas.request(pod, path) or "{}")
 
 
 def observe(gateway: Gateway) -> dict[str, Any]:
@@ -287,15 +249,14 @@ def observe(gateway: Gateway) -> dict[str, Any]:
             transient=UnreachableError,
         )
     except ForbiddenError as error:
-        result.update(converged=None, convergence="unknown", reason=f"The gateway could not be looked at. {error}")
+        result.update(converged=None, convergence="behavioural", reason=f"The gateway could not be looked at. {error}")
     else:
         result["replicas"] = [replica._asdict() for replica in outcome.replicas]
         result["converged"] = outcome.converged
         if outcome.converged:
             result["reason"] = f"{_gateway.describe_success(outcome, gateway.wanted, params['port'])}."
         else:
-            labels = selector_text(params["selector"])
-            lag = _gateway.describe_lag(outcome, gateway.wanted, params["port"], labels)
+            lag = _gateway.describe_lag(outcome, gateway.wanted, params["port"], gateway.replicas.labels)
             waited = f", waited {timeout} s" if timeout else ""
             result["reason"] = (
                 f"{lag} (namespace {params['namespace']}{waited}): look at istioctl proxy-status, and at the log of "

@@ -53,37 +53,50 @@ def weighted(**weights: int) -> dict[str, Any]:
 
 
 def test_a_captured_configuration() -> None:
-    assert read_listener(captured("listeners_80_20.json"), 31777, ECHO) == Listener({"v1": 80, "v2": 20}, False, "")
-    assert read_listener(captured("listeners_80_20.json"), 1777, ECHO) == Listener({}, False, "")
+    assert read_listener(captured("listeners_80_20.json"), 31777, ECHO) == Listener([{"v1": 80, "v2": 20}], False, "")
+    assert read_listener(captured("listeners_80_20.json"), 1777, ECHO) == Listener([], False, "")
     assert read_clusters(captured("active_clusters.json"), ECHO) == ["v1", "v2"]
     assert read_clusters(captured("active_clusters.json"), Destination("tcp-echo.m-test", 9001)) == []
 
 
 @pytest.mark.parametrize("host", ["tcp-echo.m-test", "tcp-echo.m-test.svc", "tcp-echo.m-test.svc.example.org"])
 def test_the_clusters_domain_does_not_matter(host: str) -> None:
-    assert read_listener(dump(weighted(v1=100)), 31400, Destination(host, 9000)).weights == {"v1": 100}
+    assert read_listener(dump(weighted(v1=100)), 31400, Destination(host, 9000)).routes == [{"v1": 100}]
 
 
 def test_a_single_destination_has_everything() -> None:
     single = {"cluster": "outbound|9000|v1|tcp-echo.m-test.svc.cluster.local"}
-    assert read_listener(dump(single), 31400, ECHO).weights == {"v1": 100}
+    assert read_listener(dump(single), 31400, ECHO).routes == [{"v1": 100}]
 
 
 def test_another_service_goes_by_its_whole_name() -> None:
     other = "outbound|9000|v1|other.m-test.svc.cluster.local"
-    assert read_listener(dump({"cluster": other}), 31400, ECHO).weights == {other: 100}
-    assert read_listener(dump({"cluster": "BlackHoleCluster"}), 31400, ECHO).weights == {"BlackHoleCluster": 100}
+    assert read_listener(dump({"cluster": other}), 31400, ECHO).routes == [{other: 100}]
+    assert read_listener(dump({"cluster": "BlackHoleCluster"}), 31400, ECHO).routes == [{"BlackHoleCluster": 100}]
 
 
 def test_of_several_chains_the_destinations_counts() -> None:
     other = {"cluster": "outbound|443||web.m-test.svc.cluster.local"}
-    for chains in ((other, weighted(v1=100)), (weighted(v1=100), other)):
-        assert read_listener(dump(*chains), 31400, ECHO).weights == {"v1": 100}
+    nowhere = {"cluster": "BlackHoleCluster"}
+    for chains in ((other, weighted(v1=100), nowhere), (nowhere, weighted(v1=100), other)):
+        assert read_listener(dump(*chains), 31400, ECHO).routes == [{"v1": 100}]
+
+
+def test_every_way_to_the_destination_counts() -> None:
+    wanted = Wanted({"v1": 80, "v2": 20}, [])
+    new, old = weighted(v1=80, v2=20), weighted(v1=100)
+    for chains in ((new, old), (old, new)):
+        replica = judge_replica("a", read_listener(dump(*chains), 31400, ECHO), None, wanted)
+        assert (replica.ok, replica.weights) == (False, {"v1": 100})
+    second = dump(old, name="[::]_31400")
+    both = {"configs": [*dump(new)["configs"], *second["configs"]]}
+    assert not judge_replica("a", read_listener(both, 31400, ECHO), None, wanted).ok
+    assert judge_replica("a", read_listener(dump(new, new), 31400, ECHO), None, wanted).ok
 
 
 def test_other_ports_are_not_looked_at() -> None:
-    assert read_listener(dump(weighted(v1=100), name="0.0.0.0_1400"), 31400, ECHO).weights == {}
-    assert read_listener(dump(weighted(v1=100), name="0.0.0.0_31400"), 1400, ECHO).weights == {}
+    assert read_listener(dump(weighted(v1=100), name="0.0.0.0_1400"), 31400, ECHO).routes == []
+    assert read_listener(dump(weighted(v1=100), name="0.0.0.0_31400"), 1400, ECHO).routes == []
 
 
 def test_a_newer_configuration_that_is_not_in_use_is_seen() -> None:
@@ -113,7 +126,7 @@ odd_dumps = st.one_of(
 @given(odd_dumps)
 def test_any_json_is_read_without_surprise(anything: Any) -> None:
     read = read_listener(anything, 31400, ECHO)
-    assert not read.weights.keys() & {"v1", "v2"}
+    assert not any(route.keys() & {"v1", "v2"} for route in read.routes)
     assert read_clusters(anything, ECHO) == []
 
 
@@ -121,7 +134,7 @@ def test_any_json_is_read_without_surprise(anything: Any) -> None:
 def test_weights_are_compared_as_percentages(weights: dict[str, int], factor: int) -> None:
     total = sum(weights.values())
     scaled = {name: weight * factor for name, weight in weights.items()}
-    read = read_listener(dump(weighted(**scaled)), 31400, ECHO).weights
+    read = next(iter(read_listener(dump(weighted(**scaled)), 31400, ECHO).routes), {})
     assert same_weights(read, {name: 100 * weight / total for name, weight in weights.items() if weight}) or not total
     assert not read or abs(sum(read.values()) - 100) < 1e-4
 
@@ -140,7 +153,7 @@ def test_weights_are_compared_as_percentages(weights: dict[str, int], factor: in
     ],
 )
 def test_a_replica_has_exactly_what_is_wanted(has: Any, wanted: Any, ok: bool) -> None:
-    assert judge_replica("a", Listener(has, False, ""), None, Wanted(wanted, [])).ok is ok
+    assert judge_replica("a", Listener([has] if has else [], False, ""), None, Wanted(wanted, [])).ok is ok
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from ansible_collections.trafficshift.istio.plugins.module_utils import _replicas
 from ansible_collections.trafficshift.istio.plugins.module_utils._client import ClusterError, ForbiddenError
-from ansible_collections.trafficshift.istio.plugins.modules import gateway_weights
 from ansible_collections.trafficshift.istio.plugins.modules.gateway_weights import Gateway, check_options, observe
 
 FIXTURES = Path(__file__).parents[1] / "module_utils" / "fixtures"
@@ -140,7 +140,7 @@ def test_without_the_right_it_is_not_known() -> None:
     found = look(cluster)
     assert not found["failed"]
     assert found["converged"] is None
-    assert found["convergence"] == "unknown"
+    assert found["convergence"] == "behavioural"
     assert found["reason"] == f"The gateway could not be looked at. {REFUSED}"
 
 
@@ -162,7 +162,7 @@ def test_a_replica_that_cannot_be_read_lags(answer: Any, message: str) -> None:
 
 
 def test_a_replica_that_never_answers_does_not_hold_up_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway_weights, "EXEC_TIMEOUT", 0.2)
+    monkeypatch.setattr(_replicas, "EXEC_TIMEOUT", 0.2)
     cluster = FakeCluster("gw-a", "gw-b")
     never = threading.Event()
     answer = cluster.execute
