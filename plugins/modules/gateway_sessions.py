@@ -1,0 +1,520 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, trafficshift.istio maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gateway_sessions
+short_description: Count where Istio's gateway replicas send connections, and judge the split
+version_added: "0.2.0"
+description:
+  - Reads from each replica of the ingress gateway how many connections it made to each version of a Service, how many
+    of them failed, and how many are open. Envoy counts them for any TCP protocol and for every client.
+  - Given back as O(since), what one task returned tells the next what was counted in between. With O(expect) that is
+    judged like the replies in M(trafficshift.istio.tcp_probe), so that a split can be judged by the connections of real
+    users, without probes and without a service that says its name.
+  - With O(tally) the counters have to confirm what a probe counted.
+  - Refuses to judge when counters were lost, such as those of an endpoint that went away in the meantime. Gateway
+    replicas may come and go.
+  - Counts connections from the gateway to the versions, whichever of its ports they came in at. With sidecars, one that
+    reaches a pod whose application does not listen is no failure to the gateway.
+  - Runs C(pilot-agent) in the gateway's pods, which takes the right to C(create) C(pods/exec).
+options:
+  namespace:
+    description: Namespace of the gateway's pods.
+    type: str
+    default: istio-system
+  selector:
+    description: Labels of the gateway's pods.
+    type: dict
+    default:
+      istio: ingressgateway
+  destination:
+    description:
+      - The Service that the connections go to, as C(name.namespace).
+      - The cluster's domain may follow and is not compared.
+    type: str
+    required: true
+  destination_port:
+    description: Port of that Service.
+    type: int
+    required: true
+  since:
+    description: What this module returned before, as it was registered. Connections made from then on are counted.
+    type: dict
+  expect:
+    description:
+      - Expected percentage by version (subset), in sum 100. The task fails unless the split is as expected.
+      - Takes O(since) or O(wait_timeout).
+    type: dict
+  profile:
+    description: How the split is judged, as in M(trafficshift.istio.tcp_probe).
+    type: str
+    choices: [strict, quick, fixed]
+    default: strict
+  tolerance:
+    description: How far a share may be off, as a fraction. The profile's by default.
+    type: float
+  alpha:
+    description: Largest chance that a split within the tolerance fails. The profile's by default.
+    type: float
+  beta:
+    description: Largest chance that a split outside of the tolerance passes. The profile's by default.
+    type: float
+  max_probes:
+    description:
+      - Number of connections after which the waiting ends without a verdict. The profile's by default.
+      - With O(profile=fixed), the number that is waited for and judged once.
+    type: int
+  max_errors:
+    description: How many connections may fail, or go to a version that O(expect) does not name.
+    type: int
+    default: 0
+  tally:
+    description:
+      - Number of connections to each version that a probe counted since O(since).
+      - The task fails unless the counters have at least these, and unless the split of all connections has nothing
+        against a probe that passed. Whether it suffices for a verdict of its own does not matter then.
+    type: dict
+  tally_failed:
+    description: Number of connections of that probe that got no answer.
+    type: int
+    default: 0
+  wait_timeout:
+    description:
+      - Seconds to read again until the counters suffice for a verdict and cover O(tally), and until every replica could
+        be read. V(0) reads once.
+    type: int
+    default: 0
+extends_documentation_fragment:
+  - kubernetes.core.k8s_auth_options
+  - trafficshift.istio.cluster_reader
+notes:
+  - Reading takes about half a second, all replicas at the same time. Envoy 1.40 sends what concerns the destination.
+    Older ones send the counters of all their endpoints, about 1300 bytes each.
+  - Envoy counts a connection when it has accepted it and begins to make its own to the version. A client that closes at
+    once can be a second ahead of that. One that closes its side first and waits for the end of the other is not.
+author:
+  - The trafficshift.istio maintainers (@trafficshift)
+"""
+
+EXAMPLES = r"""
+- name: Judge where users' connections go, for at most ten minutes
+  trafficshift.istio.gateway_sessions:
+    destination: tcp-echo.default
+    destination_port: 9000
+    expect: {v1: 80, v2: 20}
+    wait_timeout: 600
+
+- name: Read the counters
+  trafficshift.istio.gateway_sessions:
+    destination: tcp-echo.default
+    destination_port: 9000
+  register: before
+
+- name: Make connections
+  trafficshift.istio.tcp_probe:
+    host: 127.0.0.1
+    port: 31400
+    expect: {one: 80, two: 20}
+  register: probe
+
+- name: The gateway has counted them, and as many for each version
+  trafficshift.istio.gateway_sessions:
+    destination: tcp-echo.default
+    destination_port: 9000
+    since: "{{ before }}"
+    expect: {v1: 80, v2: 20}
+    tally: {v1: "{{ probe.counts.one }}", v2: "{{ probe.counts.two }}"}
+    wait_timeout: 10
+"""
+
+RETURN = r"""
+witness:
+  description: V(available), or V(unavailable) if this account may not look into the gateway's pods.
+  returned: when the cluster answers
+  type: str
+  sample: available
+replicas:
+  description: What each replica had counted since its proxy started. At most 10 replicas.
+  returned: when the replicas were read
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the pod.
+      type: str
+      returned: always
+    incarnation:
+      description: What changes when the pod or its proxy starts anew.
+      type: str
+      returned: always
+    ready:
+      description: Whether the replica gets connections.
+      type: bool
+      returned: always
+    subsets:
+      description:
+        - Counters by version, V(cx_total) of connections that were begun, V(cx_connect_fail) of those that did not come
+          about, V(cx_active) of those that are open. The same by endpoint, of at most 10.
+        - The empty version is the Service as a whole. Null if the replica was not read.
+      type: dict
+      returned: always
+    growth:
+      description: As RV(growth), of this replica.
+      type: dict
+      returned: with O(since) or O(expect)
+    error:
+      description: Why the replica could not be read. Empty if it was.
+      type: str
+      returned: always
+  sample:
+    - name: istio-ingressgateway-59877d5fb8-2jzcf
+      incarnation: 0f6c4dd0-64a5-4d69-b5c6-6f3bb10c0d1f/0
+      ready: true
+      subsets:
+        v2:
+          cx_total: 302
+          cx_connect_fail: 0
+          cx_active: 0
+          endpoints:
+            10.244.0.6:9000: {cx_total: 302, cx_connect_fail: 0, cx_active: 0}
+      growth:
+        v2: {connections: 302, connect_failures: 0, live: 0}
+      error: ""
+totals:
+  description: The counters of all replicas together, by version.
+  returned: when the replicas were read
+  type: dict
+  sample:
+    v2: {cx_total: 302, cx_connect_fail: 0, cx_active: 0}
+taken:
+  description: When the counters were read last.
+  returned: when the replicas were read
+  type: str
+  sample: "2026-11-24T05:47:49.120+00:00"
+reading:
+  description: Everything that was read, for O(since) of a later task. Not shortened.
+  returned: when the replicas were read
+  type: dict
+growth:
+  description: By version, connections since O(since) or since the task began, those that failed, and how many are open.
+  returned: with O(since) or O(expect)
+  type: dict
+  sample:
+    v1: {connections: 1198, connect_failures: 0, live: 3}
+    v2: {connections: 302, connect_failures: 0, live: 1}
+window:
+  description: Seconds from the first reading to the last.
+  returned: with O(since) or O(expect)
+  type: float
+  sample: 12.301
+complete:
+  description:
+    - Whether the counters of every replica that gets connections were read, and nothing is missing in RV(growth).
+    - Also false after a replica has gone, which takes nothing from a verdict.
+  returned: when the replicas were read
+  type: bool
+  sample: true
+notes:
+  description: What else is to be known of the counters, such as replicas that came and went. At most 10 sentences.
+  returned: when the replicas were read
+  type: list
+  elements: str
+  sample: []
+reason:
+  description: What was seen, and what the verdict rests on, in one sentence.
+  returned: when the cluster answers
+  type: str
+  sample: >-
+    tcp-echo.default:9000: the split is as expected, v1 80 %, v2 20 % (seen in 1500 connections: v1 1198, v2 302)
+verdict:
+  description: The judgement, V(pass), V(fail) or V(inconclusive).
+  returned: with O(expect)
+  type: str
+  sample: pass
+passed:
+  description: Whether the verdict is V(pass).
+  returned: with O(expect)
+  type: bool
+  sample: true
+counts:
+  description: Number of connections to each version that came about.
+  returned: with O(expect)
+  type: dict
+  sample: {v1: 1198, v2: 302}
+errors:
+  description:
+    - Number of other connections. V(connect_fail) are those that the gateway could not make, V(unexpected) those to
+      versions that O(expect) does not name.
+  returned: with O(expect)
+  type: dict
+  sample: {}
+intervals:
+  description: Lower and upper bound of each version's share, as fractions.
+  returned: with O(expect)
+  type: dict
+  sample: {v1: [0.765, 0.829], v2: [0.171, 0.235]}
+more:
+  description: About how many more connections would settle it, null if it is settled or no number would.
+  returned: with O(expect)
+  type: int
+  sample: null
+deviations:
+  description: The versions whose share is out of tolerance, as in M(trafficshift.istio.tcp_probe).
+  returned: with O(expect)
+  type: list
+  elements: dict
+  sample: []
+agreement:
+  description: Whether the counters confirm O(tally).
+  returned: with O(tally)
+  type: dict
+  contains:
+    agrees:
+      description: Null if that cannot be known.
+      type: bool
+      returned: always
+    reason:
+      description: The same in one sentence.
+      type: str
+      returned: always
+  sample:
+    agrees: true
+    reason: the gateway's replicas counted all 1500 connections of the probe, and 0 of others
+others:
+  description: Connections to each version that O(tally) does not account for.
+  returned: with O(tally)
+  type: dict
+  sample: {v1: 0, v2: 0}
+duration:
+  description: Seconds that it took.
+  returned: when the cluster answers
+  type: float
+  sample: 1.02
+"""
+
+import json
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.trafficshift.istio.plugins.module_utils import _gateway, _replicas, _sessions, _verdict
+from ansible_collections.trafficshift.istio.plugins.module_utils._client import (
+    Cluster,
+    ClusterError,
+    ForbiddenError,
+    UnreachableError,
+    argument_spec,
+    connect,
+    cut,
+)
+from ansible_collections.trafficshift.istio.plugins.module_utils._pods import Object, is_ready, selector_text
+from ansible_collections.trafficshift.istio.plugins.module_utils._sessions import Reading, Replica, Window
+
+
+def check_options(params: dict[str, Any]) -> _verdict.Question | None:
+    """Return the question if there is one; raises ValueError with one sentence if options are wrong."""
+    _gateway.check_host(params["destination"])
+    if params["tally"] is not None:
+        if not params["since"]:
+            raise ValueError("tally is what a probe counted since a first reading: give that reading as since.")
+        try:
+            params["tally"] = {str(version): int(number) for version, number in params["tally"].items()}
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"tally has something else than numbers in it ({cut(error)}).") from error
+    if params["expect"] is None:
+        return None
+    if not params["since"] and params["wait_timeout"] <= 0:
+        raise ValueError("expect has no connections to judge: give an earlier reading as since, or a wait_timeout.")
+    number = "probes" if params["profile"] == "fixed" else "max_probes"
+    given = {name: params[name] for name in ("tolerance", "alpha", "beta", "max_errors")}
+    return _verdict.ask(params["expect"], params["profile"], **given, **{number: params["max_probes"]})
+
+
+class Gateway:
+    """The replicas of one gateway, and the pods of one destination."""
+
+    def __init__(self, cluster: Cluster, params: dict[str, Any]) -> None:
+        self.cluster = cluster
+        self.replicas = _replicas.Replicas(cluster, params["namespace"], params["selector"])
+        self.destination = _gateway.Destination(params["destination"], params["destination_port"])
+        self.text = f"{_gateway.short_host(params['destination'])}:{params['destination_port']}"
+
+    def read(self) -> Reading:
+        """Read all replicas that run. What tells whether counters were lost is read before and after them."""
+        taken, before = _now(), self._pods()
+        pods = [pod for pod in self.replicas.pods() if _sessions.proxy_runs(pod)]
+        answers = _replicas.ask(
+            pods,
+            self._ask_one,
+            lambda pod, why: Replica(pod["metadata"]["name"], is_ready(pod), error=why),
+        )
+        found = {"/".join(map(str, _gateway.incarnation(pod))): answer for pod, answer in zip(pods, answers)}
+        return Reading(taken, self.text, found, _sessions.steady(before, self._pods()))
+
+    def _pods(self) -> dict[str, str] | None:
+        """Return the destination's pods; None if they may not be read, or if its Service does not select any."""
+        name, namespace = _gateway.short_host(self.destination.host).split(".")
+        try:
+            service = self.cluster.get("v1", "Service", name, namespace) or {}
+            labels = selector_text((service.get("spec") or {}).get("selector") or {})
+            return _sessions.lives(self.cluster.find("v1", "Pod", namespace, labels)) if labels else None
+        except ForbiddenError:
+            return None
+
+    def _ask_one(self, pod: Object) -> Replica:
+        name, ready = pod["metadata"]["name"], is_ready(pod)
+        clusters = _gateway.clusters_query(self.destination)
+        try:
+            began = _sessions.read_beginnings(self._request(name, clusters), self.destination)
+            page = self._request(name, _sessions.counters_query(self.destination))
+            counters = _sessions.read_counters(page, self.destination)
+            if _sessions.read_beginnings(self._request(name, clusters), self.destination) != began:
+                return Replica(name, ready, error="its clusters changed while it was read")
+            return Replica(name, ready, counters, began)
+        except ForbiddenError:
+            raise
+        except ClusterError as error:  # the replica may just be going
+            return Replica(name, ready, error=str(error))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return Replica(name, ready, error=f"its counters cannot be read: {cut(error)}")
+
+    def _request(self, pod: str, path: str) -> Any:
+        return json.loads(self.replicas.request(pod, path) or "{}")
+
+
+def observe(gateway: Gateway, params: dict[str, Any], question: _verdict.Question | None) -> dict[str, Any]:
+    """Return the module's result, with `failed` if the split is not as expected; raises ClusterError and ValueError."""
+    began = time.monotonic()
+    result: dict[str, Any] = {"changed": False, "failed": False, "witness": "available"}
+    since = params["since"]
+    try:
+        if since and since.get("witness") == "unavailable":
+            raise ForbiddenError(cut(since.get("reason")), params["namespace"])
+        window = look(gateway, params, question)
+    except ForbiddenError as error:
+        result.update(witness="unavailable", failed=question is not None)
+        result["reason"] = str(error)
+    else:
+        result.update(describe(window, params, question))
+        if not window.now.replicas:
+            place = f"in the namespace {params['namespace']}"
+            result["reason"] = f"No gateway pod with {gateway.replicas.labels} runs {place}, so nothing was counted."
+    result["duration"] = round(time.monotonic() - began, 3)
+    if result["failed"]:
+        result["msg"] = result["reason"]
+    return result
+
+
+def look(gateway: Gateway, params: dict[str, Any], question: _verdict.Question | None) -> Window:
+    """Read until it is enough, or the time is over."""
+    timeout, tally = params["wait_timeout"], params["tally"]
+    deadline = time.monotonic() + timeout
+    timing: dict[str, Any] = {"clock": time.monotonic, "sleep": time.sleep, "transient": UnreachableError}
+    if params["since"]:
+        base = _sessions.unpack(params["since"], gateway.text)
+    else:
+        base = _sessions.repeat(gateway.read, lambda reading: not reading.unread, timeout, **timing)
+    window = Window(base, tuple({**(question.expect if question else {}), **(tally or {})}))
+
+    def enough(reading: Reading) -> bool:
+        window.add(reading)
+        if window.faults or not window.settled:
+            return bool(window.faults)
+        if tally is not None:
+            return _sessions.covers(window.growth(), tally)
+        return question is None or _sessions.decided(question, window.growth())
+
+    if params["since"] or question:
+        _sessions.repeat(gateway.read, enough, max(0.0, deadline - time.monotonic()), **timing)
+    return window
+
+
+def describe(window: Window, params: dict[str, Any], question: _verdict.Question | None) -> dict[str, Any]:
+    """Return what the window says, with `failed` if that is not what was expected."""
+    growth, text = window.growth(), window.base.destination
+    replicas = _sessions.shown_replicas(window.now)
+    result: dict[str, Any] = {
+        "failed": False,
+        "replicas": replicas,
+        "totals": _sessions.totals(window.now),
+        "taken": window.now.taken,
+        "reading": _sessions.pack(window.now),
+        "complete": not window.reason() and not window.lost,
+    }
+    notes = list(window.notes)
+    reason = window.reason() or f"the counters of {len(window.now.replicas)} gateway replicas were read"
+    if params["since"] or question:
+        seconds = _sessions.seconds_between(window.base.taken, window.now.taken)
+        result.update(growth=_sessions.shown_growth(growth), window=round(max(0.0, seconds), 3))
+        by_replica = window.growth_by_replica()
+        for replica in replicas:
+            replica["growth"] = _sessions.shown_growth(by_replica.get(replica["incarnation"], {}))
+        made = ", ".join(f"{subset or '(no version)'} {grown.made}" for subset, grown in growth.items())
+        reason = window.reason() or f"connections in {max(0.0, seconds):.1f} s: {made or 'none'}"
+    judged = _sessions.judge(window, question) if question else None
+    if judged:
+        verdict, counts, errors, note = judged
+        notes += [note] if note else []
+        reason = verdict.reason
+        result.update(
+            verdict=verdict.verdict,
+            passed=verdict.passed,
+            counts=counts,
+            errors=errors,
+            intervals={version: list(bounds) for version, bounds in verdict.intervals.items()},
+            more=verdict.more,
+            deviations=[deviation._asdict() for deviation in verdict.deviations],
+            failed=not verdict.passed,
+        )
+    if params["tally"] is not None:
+        agreement = _sessions.agree(window, params["tally"], params["tally_failed"], question)
+        result["agreement"] = {"agrees": agreement.agrees, "reason": agreement.reason}
+        result["others"] = agreement.others
+        # The probe gave the verdict; the counters only have to have nothing against it.
+        result["failed"] = not agreement.agrees or result.get("verdict") == "fail"
+        reason = reason if agreement.agrees and result["failed"] else agreement.reason
+    return {**result, "notes": notes[: _sessions.SHOWN], "reason": f"{text}: {reason}"}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=argument_spec(
+            namespace={"type": "str", "default": "istio-system"},
+            selector={"type": "dict", "default": {"istio": "ingressgateway"}},
+            destination={"type": "str", "required": True},
+            destination_port={"type": "int", "required": True},
+            since={"type": "dict"},
+            expect={"type": "dict"},
+            profile={"type": "str", "choices": ["strict", "quick", "fixed"], "default": "strict"},
+            tolerance={"type": "float"},
+            alpha={"type": "float"},
+            beta={"type": "float"},
+            max_probes={"type": "int"},
+            max_errors={"type": "int", "default": 0},
+            tally={"type": "dict"},
+            tally_failed={"type": "int", "default": 0},
+            wait_timeout={"type": "int", "default": 0},
+        ),
+        supports_check_mode=True,
+    )
+    try:
+        question = check_options(module.params)
+        result = observe(Gateway(connect(module), module.params), module.params, question)
+    except (ClusterError, ValueError) as error:
+        module.fail_json(msg=str(error))
+    if result.pop("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
