@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.trafficshift.istio.plugins.module_utils._verdict import PROFILES, REACH, ask, plan
+from ansible_collections.trafficshift.istio.plugins.module_utils._verdict import REACH, ask, plan
 
 
 def probe_plan(
@@ -21,7 +21,6 @@ def probe_plan(
     probes: int | None = None,
 ) -> dict[str, int]:
     """Return the numbers of probes least, typical and enough; AnsibleFilterError says what makes no sense."""
-    sequential = profile in PROFILES and PROFILES[profile].alpha is not None
     try:
         # What max_probes should be is what is asked here.
         question = ask(
@@ -30,7 +29,7 @@ def probe_plan(
             tolerance=tolerance,
             alpha=alpha,
             beta=beta,
-            max_probes=REACH if sequential else None,
+            max_probes=None if profile == "fixed" else REACH,
             probes=probes,
         )
         return plan(question)._asdict()

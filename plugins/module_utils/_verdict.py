@@ -185,14 +185,19 @@ def ask(
 def look(question: Question, counts: Mapping[str, int], errors: Mapping[str, int]) -> str:
     """Return "pass" or "fail" if the answers (by destination) and errors (by kind) suffice, else "" for go on.
 
-    To be called after whole waves and after max_probes. In the profile fixed it is "" until max_probes were made.
+    Shares are looked at after whole waves, complete in launch order, and after max_probes: those of a wave in progress
+    favour whatever answers faster. More than max_errors errors fail at once. In the profile fixed it is "" until
+    max_probes were made.
     """
     answered, failed = sum(counts.values()), sum(errors.values())
-    if question.alpha is None and answered + failed < question.max_probes:
+    probes = answered + failed
+    if question.alpha is None and probes < question.max_probes:
         return ""
     if failed > question.max_errors:
         return "fail"
-    return _together(_standings(question, counts, answered, answered + failed))
+    if probes % WAVE and probes < question.max_probes:
+        return ""
+    return _together(_standings(question, counts, answered, probes))
 
 
 def judge(
@@ -201,7 +206,7 @@ def judge(
     errors: Mapping[str, int],
     details: Mapping[str, str] | None = None,
 ) -> Verdict:
-    """Judge answers (by destination) and errors (by kind, with details to tell) as look does, and say why.
+    """Judge all the answers (by destination) and errors (by kind, with details to tell) as look does, and say why.
 
     The share of a destination is taken of all probes, errors included. For 0 and 100 percent there is no tolerance: one
     stray answer fails. More than max_errors errors fail, whatever the shares.
