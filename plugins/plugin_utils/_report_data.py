@@ -19,7 +19,7 @@ SCHEMA = 1  # of the JSON report; rises when a key goes or changes its meaning, 
 LONGEST = 2000  # characters of one text
 HUGE = 10**15  # no number in a result is larger; NaN and infinity are none
 HIDDEN = "***"
-RARE = 1e-9
+RARE = 1e-6
 
 STANDINGS = {
     "inside": "as expected",
@@ -30,7 +30,7 @@ STANDINGS = {
 
 # What goes before the @ of a URL; what a variable, an option or a header gives away; a JSON web token.
 _SECRETS = (
-    (re.compile(r"(?<![^\s'\"<>(])[^\s:]*:\S+@"), f"{HIDDEN}@"),
+    (re.compile(r"(?<![^\s'\"<>(])[^\s:'\"<>(]*:\S+@"), f"{HIDDEN}@"),
     (
         re.compile(
             r"(?i)(?<![\w-])([\w-]*(?:passw(?:or)?d|secret|token|authorization|api[_-]?key)[\w-]*['\"]?\s*[:=]\s*)"
@@ -103,7 +103,7 @@ def _sequence(of: Shape) -> Shape:
     def shape(value: Any) -> list[Any]:
         if not isinstance(value, (list, tuple)):
             raise ValueError
-        return list(_fitting((index, of, item) for index, item in enumerate(value)).values())
+        return list(_fitting((index, of, item) for index, item in enumerate(value) if item is not None).values())
 
     return shape
 
@@ -185,7 +185,7 @@ class Destination(NamedTuple):
 
     word: str
     percent: float
-    count: int | None
+    replies: int | None
     share: float | None
     interval: list[float] | None
     standing: str  # "inside" or "outside" the band where the evidence says so, else "open"; "not probed" without probes
@@ -204,7 +204,7 @@ def destinations(data: Mapping[str, Any]) -> list[Destination]:
     outside = {deviation.get("destination") for deviation in data.get("deviations") or []}
     rows = []
     for word, wanted in (data.get("expect") or {}).items():
-        count, share, interval = ((data.get(key) or {}).get(word) for key in ("counts", "shares", "intervals"))
+        replies, share, interval = ((data.get(key) or {}).get(word) for key in ("counts", "shares", "intervals"))
         expected = wanted or 0
         if not probes or share is None:
             standing = "not probed"
@@ -214,7 +214,7 @@ def destinations(data: Mapping[str, Any]) -> list[Destination]:
             standing = "inside"
         else:
             standing = "open"
-        rows.append(Destination(word, expected, count, share, interval, standing))
+        rows.append(Destination(word, expected, replies, share, interval, standing))
     return rows
 
 

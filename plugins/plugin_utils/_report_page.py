@@ -224,7 +224,7 @@ def _shares(main: Element, data: Mapping[str, Any], rows: Sequence[Destination])
             (
                 (row.word, f"key d{index % COLOURS + 1}"),
                 allowed(row.percent, data.get("tolerance")),
-                NONE if row.count is None else f"{row.count:,}",
+                NONE if row.replies is None else f"{row.replies:,}",
                 NONE if row.share is None else percent(row.share),
                 _span(row.interval),
                 (row.told, MOODS[row.standing]),
