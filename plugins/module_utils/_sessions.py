@@ -12,17 +12,22 @@ Replicas are not read at the same moment. What their readings hold together is o
 independent sequences of draws, and where a beginning ends was not chosen by the versions drawn. For a test that may
 look at any time that is as good as one sequence. For the same reason a whole replica may be left out, which favours no
 version. An endpoint may not: what it still got before it went is missing from one version only.
+
+When a connection to an endpoint fails, Envoy drops all that wait for that endpoint on the same thread. What it had
+begun for them it keeps, and gives to later ones without counting again. So failures are at least as many as counted,
+and growth can be smaller than what was carried by the connections that were left over.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from ansible_collections.trafficshift.istio.plugins.module_utils import _gateway, _verdict
-from ansible_collections.trafficshift.istio.plugins.module_utils._pods import SIDECAR, Object, is_ready
+from ansible_collections.trafficshift.istio.plugins.module_utils._pods import SIDECAR, Object, is_ready, labels_of
 from ansible_collections.trafficshift.istio.plugins.module_utils._verdict import Question, Verdict
 
 SHOWN = 10  # replicas, endpoints and notes that are returned to be read by people
@@ -121,14 +126,19 @@ def proxy_runs(pod: Object) -> bool:
 
 
 def lives(pods: Iterable[Object]) -> dict[str, str]:
-    """Return by IP address what changes when a pod stops to be an endpoint, even if it comes back at once."""
+    """Return by IP address what changes when a pod stops to be an endpoint, even if it comes back at once.
+
+    Envoy also replaces an endpoint, counters and all, when its locality changes, which a label can do.
+    """
     found: dict[str, str] = {}
     for pod in pods:
         status = pod.get("status") or {}
         conditions = {c.get("type"): c for c in status.get("conditions") or []}
-        restarts = sum(int(c.get("restartCount", 0)) for c in status.get("containerStatuses") or [])
+        containers = [*(status.get("containerStatuses") or []), *(status.get("initContainerStatuses") or [])]
+        restarts = sum(int(container.get("restartCount", 0)) for container in containers)
         changed = conditions.get("Ready", {}).get("lastTransitionTime", "")
-        life = f"{pod['metadata'].get('uid', '')}/{is_ready(pod)}/{changed}/{restarts}"
+        locality = labels_of(pod).get("istio-locality", "")
+        life = f"{pod['metadata'].get('uid', '')}/{is_ready(pod)}/{changed}/{restarts}/{locality}"
         for entry in status.get("podIPs") or [{"ip": status.get("podIP", "")}]:
             # Pods on their node's network share its address.
             found[entry["ip"]] = "+".join(sorted([*filter(None, [found.get(entry["ip"])]), life]))
@@ -204,10 +214,11 @@ def _grown(before: Counters, now: Counters) -> Counters:
 class Window:
     """What gateway replicas counted since a first reading. Growth is never negative, and never a guess.
 
-    With `versions`, what happens to the cluster without a subset takes nothing from the others' growth.
+    With `versions`, mapped to whether they should get connections, what happens to the cluster without a subset takes
+    nothing from the others' growth.
     """
 
-    def __init__(self, base: Reading, versions: Collection[str] = ()) -> None:
+    def __init__(self, base: Reading, versions: Mapping[str, bool]) -> None:
         self.base = base
         self.now = base
         self.faults: dict[str, None] = {}  # why growth is not known and never will be, an ordered set of clauses
@@ -215,6 +226,7 @@ class Window:
         self._versions = versions
         self._last = {name: replica for name, replica in base.replicas.items() if replica.counters is not None}
         self._left_out: set[str] = set()
+        self._deserted: set[tuple[str, str]] = set()  # incarnation and version without an endpoint
         self._lives: dict[str, str] = {}
         for replica in base.unread:
             why = replica.error.rstrip(".")
@@ -284,9 +296,10 @@ class Window:
                 total[subset] = added(total.get(subset, Counters()), growth[subset])
         return total
 
-    def names(self) -> dict[str, str]:
-        """Return the names of all replicas that growth is known of, by incarnation."""
-        return {incarnation: replica.name for incarnation, replica in self._last.items()}
+    def left_over(self, version: str) -> int:
+        """Return how many connections at most Envoy had left over from failed attempts at the beginning."""
+        hosts = [(replica.counters or {}).get(version, {}).values() for replica in self.base.replicas.values()]
+        return sum(counters.live for counters in itertools.chain(*hosts) if counters.failed)
 
     def _gone(self) -> list[str]:
         return [incarnation for incarnation in self._last if incarnation not in self.now.replicas]
@@ -312,34 +325,42 @@ class Window:
                     self.faults.setdefault(f"the endpoint {address} {where} left and came back: its counters went down")
 
     def _follow(self, reading: Reading) -> None:
-        """Note endpoints whose pods left and came back, which counters that have grown again do not show."""
-        for replica in reading.replicas.values():
-            for version in self._versions if replica.counters is not None else ():
-                if not (replica.counters or {}).get(version):
+        """Note what counters do not show: versions without endpoints, and endpoints that left and came back."""
+        for incarnation, replica in reading.replicas.items():
+            if replica.counters is None:
+                continue
+            for version, wanted in self._versions.items():
+                if not replica.counters.get(version):
+                    self._deserted.add((incarnation, version))
                     self.notes.setdefault(
-                        f"{version} has no endpoint on {replica.name}, which counts no such connection"
+                        f"{version} has no endpoint on {replica.name}, and connections meant for it are not counted"
                     )
-            for subset, hosts in (replica.counters or {}).items():
+                elif wanted and (incarnation, version) in self._deserted:
+                    self.faults.setdefault(
+                        f"{version} had no endpoint on the gateway replica {replica.name} for a time"
+                    )
+            for subset, hosts in replica.counters.items():
                 for address in hosts if self._matters(subset) else ():
-                    ip = address.rpartition(":")[0].strip("[]")
-                    life = (reading.pods or {}).get(ip, "")
-                    if reading.pods is None or not self._lives.setdefault(ip, life):
-                        self.notes.setdefault(
-                            "whether endpoints left and came back is not known, as not all are pods seen"
-                        )
-                    elif life != self._lives[ip]:
-                        self.faults.setdefault(
-                            f"the pod of the endpoint {address} of {_version(subset)} left or came back"
-                        )
+                    self._follow_pod(reading, subset, address)
+
+    def _follow_pod(self, reading: Reading, subset: str, address: str) -> None:
+        ip = address.rpartition(":")[0].strip("[]")
+        life = (reading.pods or {}).get(ip, "")
+        if reading.pods is None or not self._lives.setdefault(ip, life):
+            self.notes.setdefault(
+                "whether endpoints left and came back is not fully known, as not all are pods that can be seen"
+            )
+        elif life != self._lives[ip]:
+            self.faults.setdefault(f"the pod of the endpoint {address} of {_version(subset)} left or came back")
 
 
 class Judged(NamedTuple):
-    """A verdict on growth, what it rests on, and a note, "" without one."""
+    """A verdict on growth, what it rests on, and what else is to be known."""
 
     verdict: Verdict
     counts: dict[str, int]  # connections that came about, by version
     errors: dict[str, int]
-    note: str
+    notes: list[str]
 
 
 def evidence(growth: Mapping[str, Counters], versions: Collection[str]) -> tuple[dict[str, int], dict[str, int]]:
@@ -375,9 +396,15 @@ def judge(window: Window, question: Question) -> Judged:
     verdict = verdict._replace(reason=re.sub(r"\bprobe(s?)\b", r"connection\1", verdict.reason))
     if window.reason():
         verdict = verdict._replace(verdict="inconclusive", reason=window.reason(), deviations=[], more=None)
+    notes = []
     plain = growth.get("", Counters()).made
-    note = f"{plain} connections went to the Service without a version, and are not judged" if plain else ""
-    return Judged(verdict, counts, errors, note)
+    if plain:
+        notes.append(f"{plain} connections went to the Service without a version, and are not judged")
+    if failed:
+        notes.append(
+            "when a connection fails, Envoy may drop others and use what it had begun for later ones, uncounted"
+        )
+    return Judged(verdict, counts, errors, notes)
 
 
 def covers(growth: Mapping[str, Counters], tally: Mapping[str, int]) -> bool:
@@ -398,6 +425,9 @@ def agree(window: Window, tally: Mapping[str, int], failed: int, question: Quest
         said = f"the probe counted {number} connections to {version}, the gateway's replicas only {growth[version]}"
         if window.lost:
             return Agreement(None, f"{said}, but theirs need not be all: {'; '.join(window.notes)}", others)
+        if growth[version] + window.left_over(version) >= number:
+            some = f"{window.left_over(version)} that were left over from failed attempts can have been used again"
+            return Agreement(None, f"{said}, but {some}", others)
         if theirs < 0:
             meaning = f"at least {-theirs} of its {mine} connections did not go through these replicas"
         else:

@@ -419,7 +419,8 @@ def look(gateway: Gateway, params: dict[str, Any], question: _verdict.Question |
         base = _sessions.unpack(params["since"], gateway.text)
     else:
         base = _sessions.repeat(gateway.read, lambda reading: not reading.unread, timeout, **timing)
-    window = Window(base, tuple({**(question.expect if question else {}), **(tally or {})}))
+    versions = {**(tally or {}), **(question.expect if question else {})}
+    window = Window(base, {version: bool(wanted) for version, wanted in versions.items()})
 
     def enough(reading: Reading) -> bool:
         window.add(reading)
@@ -458,8 +459,8 @@ def describe(window: Window, params: dict[str, Any], question: _verdict.Question
         reason = window.reason() or f"connections in {max(0.0, seconds):.1f} s: {made or 'none'}"
     judged = _sessions.judge(window, question) if question else None
     if judged:
-        verdict, counts, errors, note = judged
-        notes += [note] if note else []
+        verdict, counts, errors, more_notes = judged
+        notes += more_notes
         reason = verdict.reason
         result.update(
             verdict=verdict.verdict,
