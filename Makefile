@@ -14,10 +14,10 @@ PORT ?= 31400
 CACHE := $(or $(TRAFFICSHIFT_CACHE),$(HOME)/.cache/trafficshift-lab)
 PLAYBOOK := ansible-playbook -i $(INVENTORY) -e kind_lab_name=$(LAB) -e kind_lab_port=$(PORT)
 
-.PHONY: help setup demo lab test lint unit sanity package envoy kind registry clean
+.PHONY: help setup demo lab test lint unit sanity package browser envoy kind registry verdict-table bench clean
 
 help: ## list what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
 
 setup: ## set up the virtual environment
 	@tests/setup.sh
@@ -32,8 +32,14 @@ demo: lab ## bring the lab up, run the whole task on it and show what was seen
 test: setup ## run every test there is
 	python tests/run.py
 
-lint unit sanity package envoy kind registry: setup ## run one part of the tests
+lint unit sanity package browser envoy kind registry: setup ## run one part of the tests
 	python tests/run.py $@
+
+verdict-table: setup ## simulate the verdict's error rates, 20,000 runs a case
+	python tests/verdict_table.py
+
+bench: setup ## measure the probe engine beside a C client, asyncio and the written task's shell loop
+	python tests/bench/bench.py
 
 clean: ## remove the demo's lab, everything that was built, the reports and the virtual environment
 	@[[ ! -d "$(CACHE)/labs/$(LAB)" ]] || { tests/setup.sh && $(PLAYBOOK) playbooks/lab_down.yml; }

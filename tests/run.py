@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs the tests in stages, the quick ones first, and closes with ``N passed, N failed``.
 
-Usage: run.py [lint|unit|sanity|package|envoy|kind|registry]...; without a name, all of them. A stage that runs pytest
+Usage: run.py [lint|unit|sanity|package|browser|envoy|kind|registry]...; without a name, all of them. A stage that runs pytest
 counts the tests that pytest counted; any other counts as one.
 """
 
@@ -31,6 +31,7 @@ STAGES: list[tuple[str, str, list[str], dict[str, str]]] = [
     ("unit", "unit tests", ["python", "-m", "pytest", "tests/unit"], {}),
     ("sanity", "ansible-test sanity", ["tests/sanity.sh"], {}),
     ("package", "package", ["python", "-m", "pytest", "tests/package"], {}),
+    ("browser", "report in a browser", ["python", "-m", "pytest", "tests/browser"], {}),
     ("envoy", "molecule envoy", ["molecule", "test", "-s", "envoy"], MOLECULE),
     ("kind", "molecule default", ["molecule", "test", "-s", "default"], MOLECULE),
     # Its registry is filled with what the stage before has built.

@@ -77,5 +77,5 @@ def describe(title: str, question: Question, tally: Tally) -> str:
         parts.append(f"{errors} errors")
     left = more(question, tally.counts, tally.errors)
     if left:
-        parts.append(f"about {left} more")
+        parts.append(f"about {float(f'{left:.2g}'):.0f} more")
     return ", ".join(parts)

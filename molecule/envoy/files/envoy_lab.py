@@ -1,9 +1,9 @@
 # Copyright: (c) 2026, trafficshift.istio maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starts and stops an Envoy with weighted TCP clusters and the echo servers behind it, all on loopback.
+"""Starts and stops an Envoy with weighted TCP clusters and small servers behind it, all on loopback.
 
-    envoy_lab.py start DIRECTORY    prints the listeners' ports as JSON
+    envoy_lab.py start DIRECTORY    prints the listeners' ports as JSON, leaves TLS's certificate in DIRECTORY/ca.pem
     envoy_lab.py stop DIRECTORY
 
 Every port is the kernel's choice. The processes' ids are kept in DIRECTORY/pids.
@@ -12,6 +12,7 @@ Every port is the kernel's choice. The processes' ids are kept in DIRECTORY/pids
 from __future__ import annotations
 
 import contextlib
+import datetime
 import importlib.util
 import json
 import os
@@ -24,6 +25,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
 PATIENCE = 20  # seconds for anything to come up or go down
 
 # Listener: address and the weights of its clusters.
@@ -32,7 +37,14 @@ LISTENERS = {
     "all_one": ("127.0.0.1", {"one": 100}),
     "ipv6": ("::1", {"one": 80, "two": 20}),
     "half_dead": ("127.0.0.1", {"one": 80, "dead": 20}),
+    "off_by_10": ("127.0.0.1", {"one": 70, "two": 30}),
+    "off_by_2": ("127.0.0.1", {"one": 78, "two": 22}),
+    "three": ("127.0.0.1", {"one": 60, "two": 30, "three": 10}),
+    "banner": ("127.0.0.1", {"banner_v1": 80, "banner_v2": 20}),
+    "store": ("127.0.0.1", {"store_v1": 80, "store_v2": 20}),
+    "tls": ("127.0.0.1", {"one": 80, "two": 20}),
 }
+TLS_NAME = "echo.example.com"
 
 
 def envoy_binary() -> str:
@@ -45,6 +57,47 @@ def envoy_binary() -> str:
 
 def address(host: str, port: int) -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": port}}
+
+
+def certificate() -> tuple[str, str]:
+    """Return a certificate for TLS_NAME that vouches for itself, and its key, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, TLS_NAME)])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(TLS_NAME)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return made.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
+
+
+def with_tls(listening: dict[str, Any], chain: str, key: str) -> dict[str, Any]:
+    """Let a listener speak TLS, to clients that ask for TLS_NAME only."""
+    context = {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": {
+            "tls_certificates": [{"certificate_chain": {"inline_string": chain}, "private_key": {"inline_string": key}}]
+        },
+    }
+    listening["listener_filters"] = [
+        {
+            "name": "envoy.filters.listener.tls_inspector",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+            },
+        }
+    ]
+    (filter_chain,) = listening["filter_chains"]
+    filter_chain["filter_chain_match"] = {"server_names": [TLS_NAME]}
+    filter_chain["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": context}
+    return listening
 
 
 def listener(name: str, host: str, weights: dict[str, int]) -> dict[str, Any]:
@@ -91,12 +144,16 @@ def start(directory: Path) -> dict[str, int]:
     ports_file, admin_file, config_file = (directory / name for name in ("ports.json", "admin", "envoy.json"))
     for stale in (ports_file, admin_file):
         stale.unlink(missing_ok=True)
-    servers = launch("echo", sys.executable, str(Path(__file__).with_name("echo_servers.py")), str(ports_file))
-    ports = wait_for("echo servers", lambda: json.loads(ports_file.read_text()), *servers)
+    chain, key = certificate()
+    (directory / "ca.pem").write_text(chain)
+    servers = launch("servers", sys.executable, str(Path(__file__).with_name("echo_servers.py")), str(ports_file))
+    ports = wait_for("servers", lambda: json.loads(ports_file.read_text()), *servers)
+    listeners = [listener(name, host, weights) for name, (host, weights) in LISTENERS.items()]
+    with_tls(next(listening for listening in listeners if listening["name"] == "tls"), chain, key)
     config = {
         "admin": {"address": address("127.0.0.1", 0)},
         "static_resources": {
-            "listeners": [listener(name, host, weights) for name, (host, weights) in LISTENERS.items()],
+            "listeners": listeners,
             "clusters": [cluster(name, port) for name, port in ports.items()],
         },
     }
@@ -107,14 +164,14 @@ def start(directory: Path) -> dict[str, int]:
         *("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"),
     )
 
-    def listeners() -> dict[str, int]:
+    def bound() -> dict[str, int]:
         url = f"http://{admin_file.read_text().strip()}/listeners?format=json"
         with urllib.request.urlopen(url, timeout=2) as reply:
             statuses = json.load(reply)["listener_statuses"]
-        bound = {status["name"]: status["local_address"]["socket_address"]["port_value"] for status in statuses}
-        return {name: bound[name] for name in LISTENERS}
+        found = {status["name"]: status["local_address"]["socket_address"]["port_value"] for status in statuses}
+        return {name: found[name] for name in LISTENERS}
 
-    return {**wait_for("Envoy", listeners, *envoy), "dead": ports["dead"]}
+    return {**wait_for("Envoy", bound, *envoy), "dead": ports["dead"]}
 
 
 def stop(directory: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pty
 import sys
+from pathlib import Path
 
 import pytest
 from ansible_collections.trafficshift.istio.plugins.module_utils._tally import Tally
@@ -90,7 +91,7 @@ def test_width_of_a_terminal_and_of_none(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(os, "get_terminal_size", lambda _fd: os.terminal_size((132, 40)))
         assert _live.terminal_width() == 132
     os.close(master)
-    with open(os.devnull, "w") as nothing:
+    with Path(os.devnull).open("w") as nothing:
         monkeypatch.setattr(sys, "__stderr__", nothing)
         assert _live.terminal_width() == 0
     monkeypatch.setattr(sys, "__stderr__", None)
