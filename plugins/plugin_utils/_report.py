@@ -19,7 +19,10 @@ from ansible_collections.trafficshift.istio.plugins.plugin_utils._report_data im
     allowed,
     destinations,
     error_count,
+    gateway_verdict,
+    lagging,
     percent,
+    probe_count,
     report_data,
     seen_by,
 )
@@ -111,7 +114,7 @@ class _Case:
         """Let it pass, fail, or be in error, as a verdict says."""
         if verdict == "pass":
             self.says(message)
-        elif verdict in ("fail", "inconclusive"):
+        elif verdict in ("fail", "inconclusive", "disagreement"):
             self.fails(verdict, message)
         else:
             self.fails(verdict or "no verdict", message, "error")
@@ -131,7 +134,7 @@ def to_junit(data: Mapping[str, Any]) -> str:
         case = _Case(suite, f"{row.word}: {allowed(row.percent, data.get('tolerance'))}")
         message = f"{row.word} was not probed"
         if row.share is not None and row.standing != "not probed":
-            message = f"{row.word} had {percent(row.share)} of {data['probes']} probes"
+            message = f"{row.word} had {percent(row.share)} of {probe_count(data)} probes"
             if row.interval:
                 message += f" (interval {row.interval[0] * 100:.1f} to {row.interval[1] * 100:.1f} %)"
             message += f", expected was {allowed(row.percent, data.get('tolerance'))}"
@@ -176,7 +179,7 @@ def _properties(suite: Element, data: Mapping[str, Any]) -> None:
 
 
 def _errors(suite: Element, data: Mapping[str, Any]) -> None:
-    case, probes, failed = _Case(suite, "errors"), data.get("probes") or 0, error_count(data)
+    case, probes, failed = _Case(suite, "errors"), probe_count(data), error_count(data)
     if not probes:
         case.is_skipped("nothing was probed")
         return
@@ -193,8 +196,7 @@ def _errors(suite: Element, data: Mapping[str, Any]) -> None:
 def _convergence(suite: Element, data: Mapping[str, Any]) -> None:
     convergence = data.get("convergence") or {}
     case, told = _Case(suite, "convergence", convergence.get("duration")), seen_by(convergence) or "Not checked."
-    lagging = [replica for replica in convergence.get("replicas") or [] if replica.get("ok") is False]
-    if lagging:
+    if lagging(data):
         case.fails("fail", told)
     elif convergence.get("state") in (None, "unchecked"):
         case.is_skipped(told)
@@ -203,8 +205,14 @@ def _convergence(suite: Element, data: Mapping[str, Any]) -> None:
 
 
 def _gateway(suite: Element, data: Mapping[str, Any]) -> None:
-    pass
+    gateway = data.get("gateway")
+    if gateway:
+        case, (verdict, told) = _Case(suite, "gateway counters", gateway.get("duration")), gateway_verdict(gateway)
+        if verdict:
+            case.is_judged(verdict, told)
+        else:
+            case.is_skipped(told)
 
 
 def _time(seconds: float | None) -> str:
-    return f"{seconds or 0:.3f}"
+    return f"{max(0.0, seconds or 0.0):.3f}"

@@ -122,6 +122,9 @@ def _trajectory(value: Any) -> dict[str, Any]:
     return {"probes": probes, "counts": {_text(word): column for word, column in counts.items()}}
 
 
+_DEVIATIONS = _sequence(_record(destination=_text, expected=_number, observed=_number))
+_GROWTH = _record(connections=_number, connect_failures=_number, live=_number)
+_TOTALS = _record(cx_total=_number, cx_connect_fail=_number, cx_active=_number)
 _REPORT = _record(
     name=_text,
     started=_text,
@@ -146,7 +149,7 @@ _REPORT = _record(
     error_details=_mapping(_text),
     unexpected=_mapping(_number),
     latency=_record(min=_number, median=_number, p95=_number, p99=_number, max=_number),
-    deviations=_sequence(_record(destination=_text, expected=_number, observed=_number)),
+    deviations=_DEVIATIONS,
     duration=_number,
     protocol=_text,
     connections=_mapping(_number),
@@ -166,7 +169,29 @@ _REPORT = _record(
             )
         ),
     ),
-    gateway=_record(),
+    gateway=_record(
+        witness=_text,
+        reason=_text,
+        verdict=_text,
+        passed=_flag,
+        growth=_mapping(_GROWTH),
+        window=_number,
+        complete=_flag,
+        notes=_sequence(_text),
+        totals=_mapping(_TOTALS),
+        taken=_text,
+        counts=_mapping(_number),
+        errors=_mapping(_number),
+        intervals=_mapping(_interval),
+        more=_number,
+        deviations=_DEVIATIONS,
+        agreement=_record(agrees=_flag, reason=_text),
+        others=_mapping(_number),
+        duration=_number,
+        replicas=_sequence(
+            _record(name=_text, ready=_flag, subsets=_mapping(_TOTALS), growth=_mapping(_GROWTH), error=_text)
+        ),
+    ),
     weights=_mapping(_number),
     versions=_record(ansible=_text, collection=_text, python=_text, kubernetes=_text),
 )
@@ -198,15 +223,18 @@ class Destination(NamedTuple):
 
 def destinations(data: Mapping[str, Any]) -> list[Destination]:
     """Return the expected destinations, in the order of the question."""
-    tolerance, verdict, probes = data.get("tolerance") or 0.0, data.get("verdict"), data.get("probes") or 0
+    tolerance, verdict, probes = data.get("tolerance") or 0.0, data.get("verdict"), probe_count(data)
     # With all its probes made, a plain comparison leaves nothing open.
     complete = verdict == "pass" or (data.get("profile") == "fixed" and probes >= (data.get("max_probes") or 0))
     outside = {deviation.get("destination") for deviation in data.get("deviations") or []}
     rows = []
-    for word, wanted in (data.get("expect") or {}).items():
-        replies, share, interval = ((data.get(key) or {}).get(word) for key in ("counts", "shares", "intervals"))
+    # The gateway's counters tell versions apart, where a probe tells replies apart.
+    by_version = data.get("witness") == "gateway" and data.get("weights")
+    for word, wanted in (by_version or data.get("expect") or {}).items():
+        replies, interval = ((data.get(key) or {}).get(word) for key in ("counts", "intervals"))
+        share = replies / probes if probes and replies is not None else None
         expected = wanted or 0
-        if not probes or share is None:
+        if share is None:
             standing = "not probed"
         elif verdict == "fail" and word in outside:
             standing = "outside"
@@ -220,9 +248,9 @@ def destinations(data: Mapping[str, Any]) -> list[Destination]:
 
 def allowed(expected: float, tolerance: float | None) -> str:
     """Return what a share may be, in words: 0 and 100 percent are exact rules."""
-    if expected in (0, 100) or not tolerance:
+    if expected in (0, 100):
         return f"exactly {expected:g} %"
-    return f"{expected:g} % ± {tolerance * 100:g} points"
+    return f"{expected:g} %" + (f" ± {tolerance * 100:g} points" if tolerance else "")
 
 
 def percent(share: float) -> str:
@@ -232,6 +260,11 @@ def percent(share: float) -> str:
     if 0.9995 <= share < 1:
         return "> 99.9 %"
     return f"{share * 100:.0f} %" if share in (0, 1) else f"{share * 100:.1f} %"
+
+
+def probe_count(data: Mapping[str, Any]) -> int:
+    """Return how many probes or connections the verdict rests on."""
+    return data.get("probes") or error_count(data) + sum(count or 0 for count in (data.get("counts") or {}).values())
 
 
 def error_count(data: Mapping[str, Any]) -> int:
@@ -275,3 +308,26 @@ def seen_by(convergence: Mapping[str, Any]) -> str:
         "unchecked": "Not checked.",
     }.get(state or "", state or "")
     return f"{how} {reason}".strip()
+
+
+def lagging(data: Mapping[str, Any]) -> bool:
+    """Whether a replica of the gateway was seen without the declared weights."""
+    replicas = (data.get("convergence") or {}).get("replicas") or []
+    return any(replica.get("ok") is False for replica in replicas)
+
+
+def gateway_verdict(gateway: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what the gateway's counters say, "" if they were not asked, and why, in words.
+
+    That they confirm a probe's tally or not goes before their own verdict: "disagreement", or "unknown" if it cannot be
+    known; "unavailable" without the right to look.
+    """
+    reason, agreement = gateway.get("reason") or "no reason given", gateway.get("agreement") or {}
+    verdict = gateway.get("verdict") or ""
+    if gateway.get("witness") == "unavailable":
+        verdict = "unavailable"
+    elif agreement and verdict != "fail":
+        agrees = agreement.get("agrees")
+        verdict = "unknown" if agrees is None else "pass" if agrees else "disagreement"
+        reason = agreement.get("reason") or reason
+    return verdict, reason

@@ -22,7 +22,10 @@ from ansible_collections.trafficshift.istio.plugins.plugin_utils._report_data im
     destinations,
     error_count,
     error_rates,
+    gateway_verdict,
+    lagging,
     percent,
+    probe_count,
     seen_by,
 )
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._report_plot import Course, add, draw
@@ -161,9 +164,9 @@ def to_html(data: Mapping[str, Any]) -> str:
     html = Element("html", lang="en")
     _head(html, f"{verdict}: {name}, TCP traffic split")
     body = add(html, "body")
-    _header(body, data, verdict, name)
-    main = add(body, "main")
     rows = destinations(data)
+    _header(body, data, rows, name, verdict)
+    main = add(body, "main")
     _shares(main, data, rows)
     _plots(main, data, rows)
     _errors(main, data)
@@ -188,25 +191,27 @@ def _head(html: Element, title: str) -> None:
     add(head, "style", STYLE)
 
 
-def _header(body: Element, data: Mapping[str, Any], verdict: str, name: str) -> None:
+def _header(body: Element, data: Mapping[str, Any], rows: Sequence[Destination], name: str, verdict: str) -> None:
     header = add(body, "header")
     add(header, "h1", name)
-    split = _weights(data.get("expect") or {})
+    split = _weights({row.word: row.percent for row in rows})
     told = ["TCP traffic split", split, _moment(data.get("started"))]
     add(header, "p", " · ".join(filter(None, told)), class_="soft")
     add(header, "p", verdict, class_=f"verdict {data.get('verdict')}" if verdict in VERDICTS.values() else "verdict")
     if data.get("msg"):
         add(header, "p", data["msg"], class_="sentence")
-    probes = data.get("probes")
+    probes = probe_count(data)
     _facts(
         header,
         {
             "Connections" if data.get("witness") == "gateway" else "Probes": f"{probes:,}" if probes else "",
             "Errors": f"{error_count(data):,}" if probes else "",
             "Took": _seconds(data.get("duration")),
-            "Gateway": {"observed": "converged", "behavioural": "not seen", "unknown": "not seen"}.get(
-                _part(data, "convergence").get("state") or "", ""
-            ),
+            "Gateway": {
+                "observed": "lags" if lagging(data) else "converged",
+                "behavioural": "not seen",
+                "unknown": "not seen",
+            }.get(_part(data, "convergence").get("state") or "", ""),
             "Witness": {"both": "probe, gateway"}.get(data.get("witness") or "", data.get("witness") or ""),
         },
         "facts",
@@ -219,7 +224,7 @@ def _shares(main: Element, data: Mapping[str, Any], rows: Sequence[Destination])
     add(main, "h2", "Expected and observed")
     _table(
         main,
-        ("Destination", "Expected", "Replies", "Observed", "Interval", "Verdict"),
+        ("Destination", "Expected", "Number", "Observed", "Interval", "Verdict"),
         [
             (
                 (row.word, f"key d{index % COLOURS + 1}"),
@@ -306,10 +311,10 @@ def _errors(main: Element, data: Mapping[str, Any]) -> None:
     if errors:
         add(main, "h2", "Errors")
         rows = [(kind, f"{count:,}", details.get(kind) or NONE) for kind, count in _largest_first(errors)]
-        _table(main, ("Kind", "Probes", "What the first one said"), rows, (1,))
+        _table(main, ("Kind", "Number", "What the first one said"), rows, (1,))
     unexpected = _largest_first(_part(data, "unexpected"))
     if unexpected:
-        _table(main, ("Unexpected reply", "Probes"), [(word, f"{count:,}") for word, count in unexpected], (1,))
+        _table(main, ("Unexpected reply", "Number"), [(word, f"{count:,}") for word, count in unexpected])
 
 
 def _convergence(main: Element, data: Mapping[str, Any]) -> None:
@@ -333,7 +338,34 @@ def _convergence(main: Element, data: Mapping[str, Any]) -> None:
 
 
 def _gateway(main: Element, data: Mapping[str, Any]) -> None:
-    pass
+    gateway = _part(data, "gateway")
+    if not gateway:
+        return
+    add(main, "h2", "The gateway's counters" if data.get("witness") == "gateway" else "Second witness")
+    verdict, reason = gateway_verdict(gateway)
+    moods = {"pass": "", "": "", "inconclusive": "inconclusive", "unknown": "inconclusive"}
+    add(main, "p", reason, class_=moods.get(verdict, "fail"))
+    growth, others = _part(gateway, "growth"), _part(gateway, "others")
+    heads = ["Version", "Connections", "Failed", "Open", *(["By others"] if others else []), "Interval"]
+    rows = []
+    for version, grown in growth.items():
+        numbers = [(grown or {}).get(key) for key in ("connections", "connect_failures", "live")]
+        numbers += [others.get(version)] if others else []
+        told = [NONE if number is None else f"{number:,}" for number in numbers]
+        rows.append([version or "(no version)", *told, _span(_part(gateway, "intervals").get(version))])
+    if rows:
+        _table(main, heads, rows, range(1, len(heads)))
+    replicas = []
+    for replica in gateway.get("replicas") or []:
+        grown = _part(replica, "growth").items()
+        made = ", ".join(f"{version} {(counters or {}).get('connections') or 0:,}" for version, counters in grown)
+        replicas.append((replica.get("name") or NONE, replica.get("error") or made or NONE))
+    if replicas:
+        _table(main, ("Replica", "Connections by version"), replicas)
+    notes = [f"Counted over {_seconds(gateway['window'])}."] if gateway.get("window") is not None else []
+    notes += [f"{note.rstrip('.')}." for note in gateway.get("notes") or [] if note]
+    if notes:
+        add(main, "p", " ".join(notes), class_="note")
 
 
 def _latency(main: Element, data: Mapping[str, Any]) -> None:
@@ -432,4 +464,4 @@ def _span(interval: Sequence[float] | None) -> str:
 
 
 def _weights(weights: Mapping[str, Any]) -> str:
-    return ", ".join(f"{version} {share:g} %" for version, share in weights.items() if share is not None)
+    return ", ".join(f"{version}\u00a0{share:g} %" for version, share in weights.items() if share is not None)

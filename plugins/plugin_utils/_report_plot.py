@@ -139,7 +139,7 @@ def _decades(first: int, last: int) -> list[int]:
     marks = [factor * 10**power for power in range(len(str(last))) for factor in factors]
     marks = [mark for mark in marks if first <= mark <= last]
     # The end is always told, in place of a mark so near that the two would run into each other.
-    near = (last / first) ** 0.12
+    near = (last / first) ** 0.16
     return [mark for mark in marks if mark * near < last] + [last]
 
 
