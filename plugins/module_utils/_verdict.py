@@ -90,7 +90,7 @@ class Verdict(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Numbers of probes: with fewer than least no pass is possible; with typical one is likely, with enough certain."""
+    """Numbers of probes: fewer than least cannot pass, typical do with a chance of 1/2, enough with one of 0.99."""
 
     least: int
     typical: int
@@ -206,7 +206,7 @@ def judge(
     errors: Mapping[str, int],
     details: Mapping[str, str] | None = None,
 ) -> Verdict:
-    """Judge all the answers (by destination) and errors (by kind, with details to tell) as look does, and say why.
+    """Judge answers (by destination) and errors (by kind, with details to tell), whole waves or not, and say why.
 
     The share of a destination is taken of all probes, errors included. For 0 and 100 percent there is no tolerance: one
     stray answer fails. More than max_errors errors fail, whatever the shares.
@@ -434,19 +434,21 @@ def _passing(band: Band, probes: int) -> tuple[float, float]:
     if not band.edges:
         return (probes * float(band.weight),) * 2 if probes >= band.clean else (math.inf, 0.0)
     limits = [0.0, float(probes)]
-    for inwards, share, log, log_rest in band.edges:
+    for edge in band.edges:
         # The further inwards, the more evidence there is against the edge.
-        short, reached = share * probes, float(probes if inwards > 0 else 0)
-        if _evidence(band, reached, probes - reached) - reached * log - (probes - reached) * log_rest < band.passing:
+        short, reached = edge.share * probes, float(probes if edge.inwards > 0 else 0)
+        if not _refuted(band, edge, reached, probes):
             return math.inf, 0.0
-        while abs(reached - short) > 1e-6:
+        for _halving in range(50):
             hits = (short + reached) / 2
-            if _evidence(band, hits, probes - hits) - hits * log - (probes - hits) * log_rest < band.passing:
-                short = hits
-            else:
-                reached = hits
-        limits[inwards < 0] = reached
+            short, reached = (short, hits) if _refuted(band, edge, hits, probes) else (hits, reached)
+        limits[edge.inwards < 0] = reached
     return limits[0], limits[1]
+
+
+def _refuted(band: Band, edge: Edge, hits: float, probes: int) -> bool:
+    misses = probes - hits
+    return _evidence(band, hits, misses) - hits * edge.log - misses * edge.log_rest >= band.passing
 
 
 def _least(question: Question) -> int:

@@ -124,7 +124,7 @@ def test_intervals_say_what_the_look_says(case: Any) -> None:
                 assert end == share
             else:
                 assert evidence(expect[word] / 100, end, counts[word], probes) == pytest.approx(
-                    math.log(1000), abs=1e-6
+                    math.log(1000), abs=1e-3
                 )
         inside &= (low > band[0] or band[0] <= 1e-9) and (high < band[1] or band[1] >= 1 - 1e-9)
         outside |= high < band[0] or low > band[1]
