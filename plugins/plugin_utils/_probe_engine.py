@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The probe engine: many short TCP conversations from one process, told as outcomes in launch order.
 
-Three parts that can be tested apart: a protocol (_probe_protocols: bytes in, outcome out; all kinds of errors are there),
-the world (Net: sockets, poller and clock, all replaceable) and the Engine between them, which knows neither what a reply
-means nor what a verdict is.
+Three parts that can be tested apart: a protocol (bytes in, outcome out; see _probe_protocols, also for all kinds of
+errors), the world (Net: sockets, poller and clock, all replaceable) and the Engine between them, which knows neither
+what a reply means nor what a verdict is.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ class SelectorsPoller:
             if events & selectors.EVENT_WRITE:
                 # Told once only, as an edge is; a level would be told for ever.
                 self._selector.modify(key.fd, selectors.EVENT_READ)
-            ready.append((key.fd, events))
+            mask = (READ if events & selectors.EVENT_READ else 0) | (WRITE if events & selectors.EVENT_WRITE else 0)
+            ready.append((key.fd, mask))
         return ready
 
     def close(self) -> None:
@@ -142,7 +143,9 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
         raise ValueError(f"ca_file {ca_file!r} holds no certificate; give a file with certificates in PEM") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ValueError(f"ca_file {ca_file!r} cannot be read ({reason}); give a file with certificates") from error
+        raise ValueError(
+            f"ca_file {ca_file!r} cannot be read ({reason}); give a file with certificates in PEM"
+        ) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     # Python turns this on, and then a connection that is cut off looks like one that was ended.
@@ -521,8 +524,8 @@ class Engine:
         try:
             bound(own).close()
         except OSError as error:
-            reason = f"{error.strerror}); give an address of this machine"
-            raise ValueError(f"source {source!r} cannot be used ({reason}") from error
+            hint = "give an address of this machine"
+            raise ValueError(f"source {source!r} cannot be used ({error.strerror}); {hint}") from error
         self._addresses = [address for address in self._addresses if address.family == own]
         if not self._addresses:
             version = "IPv6" if own == socket.AF_INET6 else "IPv4"
@@ -554,7 +557,7 @@ def _checked_name(tls: ssl.SSLContext, server_name: str | None) -> str:
     name = (server_name or "").strip("[]")
     try:
         _Session(tls, name)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"server_name {name!r} is no name; give the one in the server's certificate") from error
     return name
 

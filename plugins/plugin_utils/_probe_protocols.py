@@ -127,8 +127,8 @@ class Connect:
 class Exchange:
     """Send bytes, search the reply for an expression whose group names the destination; it need not end in a newline.
 
-    The first match decides. One that reaches the last byte that came is waited on while the word may still become an
-    expected, or another expected, one: how the reply was cut into packets must not choose the destination.
+    The first match decides. Only when its word reaches the last byte that came, and more bytes may make an expected or
+    another expected one of it, they are waited for: how the reply was cut into packets must not choose the destination.
     """
 
     def __init__(self, destinations: Iterable[str], payload: bytes, match: re.Pattern[bytes]) -> None:
@@ -155,7 +155,7 @@ class Exchange:
         word = found[self._group] if found else None
         if found and word is not None:
             name = self._names.get(word)
-            if whole or found.end() < len(data) or (name is not None and word not in self._open):
+            if whole or found.end(self._group) < len(data) or (name is not None and word not in self._open):
                 return ("unexpected", printable(word)) if name is None else ("", name)
         return ("unexpected", printable(data)) if whole else None
 

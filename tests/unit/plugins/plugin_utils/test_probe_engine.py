@@ -23,7 +23,12 @@ from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_engine i
     Net,
     resolve,
 )
-from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_protocols import REPLY_LIMIT, LineEcho
+from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_protocols import (
+    PROTOCOLS,
+    REPLY_LIMIT,
+    LineEcho,
+    make_protocol,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,8 +76,8 @@ class FakeSocket:
         return len(payload)
 
     def getsockopt(self, _level: int, _name: int) -> int:
-        assert isinstance(self.script[0][1], int)
-        return self.script[0][1]
+        arrived = self.script and self.times()[0] <= self.world.now
+        return self.script[0][1] if arrived and isinstance(self.script[0][1], int) else 0
 
     def recv(self, _size: int) -> bytes:
         for position, ((_delay, what), at) in enumerate(zip(self.script, self.times())):
@@ -148,7 +153,8 @@ def run(peer: Callable[[int, str], Script], addresses: list[Address] | None = No
     """Return (outcomes, net, engine) of a whole run."""
     net = settings.pop("net", None) or FakeNet(peer)
     settings = {"probes": 1, "timeout": 5.0, **settings}
-    engine = Engine(addresses or [V4], LineEcho(["one", "two"], "hello"), net=net, **settings)
+    protocol = settings.pop("protocol", None) or LineEcho(["one", "two"], "hello")
+    engine = Engine(addresses or [V4], protocol, net=net, **settings)
     return list(engine.outcomes()), net, engine
 
 
@@ -202,6 +208,19 @@ class TestOneProbe:
         assert outcomes[0][:2] == ("timeout", "no end of the reply within 2 s")
         assert net.now - 1000.0 == pytest.approx(2.0)
 
+    def test_a_reply_that_is_slow_to_judge_does_not_move_the_deadline(self) -> None:
+        """A search may take its time over each of the many pieces that lie ready."""
+        net = FakeNet(lambda *_: [(0.1, b""), *[(0.0, b"x")] * 1000])
+
+        class Slow(LineEcho):
+            def read(self, data: bytes, closed: bool) -> tuple[str, str] | None:
+                net.now += 0.3 if data else 0.0
+                return super().read(data, closed)
+
+        outcomes, net, _engine = run(net.peer, net=net, protocol=Slow([]), timeout=2.0)
+        assert outcomes[0][:2] == ("timeout", "no end of the reply within 2 s")
+        assert net.now - 1000.0 < 2.5
+
     def test_the_payload_is_sent_once(self) -> None:
         _outcomes, net, _engine = run(lambda *_: [(0.1, b""), (0.1, b"on"), (0.1, b"e\n")])
         assert net.made[0].sent == b"hello\n"
@@ -236,6 +255,37 @@ class TestRun:
         _outcomes, net, _engine = run(lambda number, _host: scripts[number], probes=4, interval=1.0)
         starts = [at - 1000.0 for at, _host in net.connects]
         assert starts == pytest.approx([0.0, 1.0, 4.5, 5.5], abs=0.02)
+
+    @pytest.mark.parametrize("linux", [True, False])
+    def test_stop_ends_with_what_is_under_way(self, linux: bool) -> None:
+        slow: Script = [(0.01, b""), (3.0, b"two\n")]
+        net = FakeNet(lambda number, _host: ONE if number % 10 else slow, linux=linux)
+        engine = Engine([V4], LineEcho(["one", "two"]), probes=1000, concurrency=7, interval=0.001, net=net)
+        words, until_then = [], 0
+        for _kind, text, _seconds in engine.outcomes():
+            words.append(text)
+            assert engine.launched == len(net.connects)
+            if len(words) == 25:
+                engine.stop()
+                until_then = engine.launched
+        assert words == ["one" if number % 10 else "two" for number in range(until_then)]
+        assert engine.launched == until_then < 1000
+        assert not net.open
+
+    def test_stop_waits_for_no_beat(self) -> None:
+        net = FakeNet(lambda *_: ONE)
+        engine = Engine([V4], LineEcho(["one"]), probes=9, interval=100.0, net=net)
+        for _outcome in engine.outcomes():
+            engine.stop()
+        assert engine.launched == 1
+        assert net.now - 1000.0 == pytest.approx(0.02)
+
+    def test_stop_before_the_first(self) -> None:
+        net = FakeNet(lambda *_: ONE)
+        engine = Engine([V4], LineEcho(["one"]), probes=9, net=net)
+        engine.stop()
+        assert not list(engine.outcomes())
+        assert not net.connects
 
     def test_stopping_early_closes_everything(self) -> None:
         net = FakeNet(lambda number, _host: [(0.01, b""), (0.01 * (number % 7), b"one\n")])
@@ -385,7 +435,7 @@ scripts = st.lists(st.tuples(delays, chunks), max_size=6)
 
 
 def told(script: Script, timeout: float) -> str:
-    """Return the kind, or the word, that a probe has to come to: the plain reading of the rules, without any events."""
+    """Return the kind, or the word, that a probe for a line has to come to: the rules as they are, without events."""
     now, data = 0.0, b""
     for position, (delay, what) in enumerate(script):
         now += delay
@@ -425,3 +475,32 @@ def test_any_peers(peers: list[Script], concurrency: int, interval: float, linux
     assert net.most_open <= concurrency
     starts = [at for at, _host in net.connects]
     assert all(later - earlier >= interval - 0.011 for earlier, later in zip(starts, starts[1:]))
+
+
+@given(st.lists(scripts, min_size=1, max_size=9), st.integers(1, 6), st.booleans(), st.sampled_from(PROTOCOLS[1:]))
+def test_any_peers_of_other_protocols(peers: list[Script], concurrency: int, linux: bool, name: str) -> None:
+    """As with a line, except that the protocol is asked what it makes of the bytes."""
+    timeout = 4.999
+    protocol = make_protocol(name, ["one", "two"], *((b"which?", "(one|e)") if name == "exchange" else (None, None)))
+
+    def expected(script: Script) -> str:
+        now, data = 0.0, b""
+        for position, (delay, what) in enumerate(script):
+            now += delay
+            if now > timeout:
+                break
+            if isinstance(what, int):
+                return engine_module._kind(what)
+            data += (what or b"") if position else b""
+            verdict = protocol.read(data, what is None and position > 0)
+            if verdict:
+                return verdict[0] or verdict[1]
+        return "timeout"
+
+    outcomes, net, _engine = run(
+        lambda number, _host: peers[number], net=FakeNet(lambda number, _host: peers[number], linux=linux),
+        protocol=protocol, probes=len(peers), concurrency=concurrency, timeout=timeout,
+    )  # fmt: skip
+    assert [kind or text for kind, text, _seconds in outcomes] == [expected(peer) for peer in peers]
+    assert not net.open
+    assert {sock.sent for sock in net.made} <= {b"", protocol.payload()}
