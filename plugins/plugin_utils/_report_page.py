@@ -130,7 +130,7 @@ footer { margin-top: 3.5rem; padding-top: 1rem; border-top: 1px solid var(--rule
   td::before { content: attr(data-head); color: var(--soft); font-size: .875rem; }
   .about div { grid-template-columns: 1fr; gap: 0; padding: 0 0 .625rem; }
   .about dt { font-size: .875rem; }
-  svg text { font-size: 14.5px; }
+  svg text { font-size: 14px; }
 }
 @page {
   size: A4; margin: 16mm 16mm 18mm;

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._report_data import percent
 
 WIDTH, HEIGHT = 420, 236
-LEFT, RIGHT, TOP, BOTTOM = 50, 360, 8, 194  # of the plot within the picture
+LEFT, RIGHT, TOP, BOTTOM = 56, 346, 8, 194  # of the plot within the picture
 INSET = 5  # between the outermost shares and the frame, so that a line at 0 or 100 % is seen
 READOUTS = 40  # places along the plot that tell their share when pointed at
 FIRST = 10  # probes at which a plot begins, unless there are too few: what is before is noise
@@ -85,7 +85,8 @@ def draw(parent: ElementTree.Element, course: Course, name: str, description: st
         "svg",
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
-        aria_labelledby=f"{name}-title {name}-desc",
+        aria_labelledby=f"{name}-title",
+        aria_describedby=f"{name}-desc",
     )
     add(svg, "title", f"Share of {course.word} by number of probes", id=f"{name}-title")
     add(svg, "desc", description, id=f"{name}-desc")
