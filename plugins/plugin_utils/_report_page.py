@@ -126,7 +126,7 @@ footer { margin-top: 3.5rem; padding-top: 1rem; border-top: 1px solid var(--rule
   table, tbody, tr, tbody th, td { display: block; }
   tr { padding: .625rem 0; border-bottom: 1px solid var(--rule); }
   tbody th, td, td.number { padding: 0; border: 0; text-align: start; }
-  td { display: grid; grid-template-columns: 7rem 1fr; gap: .75rem; }
+  td { display: grid; grid-template-columns: 7rem 1fr; gap: .75rem; align-items: baseline; }
   td::before { content: attr(data-head); color: var(--soft); font-size: .875rem; }
   .about div { grid-template-columns: 1fr; gap: 0; padding: 0 0 .625rem; }
   .about dt { font-size: .875rem; }
@@ -175,7 +175,7 @@ def to_html(data: Mapping[str, Any]) -> str:
     _latency(main, data)
     _judged(main, data)
     _about(main, data)
-    add(body, "footer", f"{name}.json has the same data for programs, {name}.xml has it as test cases.")
+    add(body, "footer", "The JSON file beside this page has the same data for programs, the XML file as test cases.")
     return f"<!DOCTYPE html>\n{ElementTree.tostring(html, encoding='unicode', method='html')}\n"
 
 
@@ -212,7 +212,7 @@ def _header(body: Element, data: Mapping[str, Any], rows: Sequence[Destination],
                 "behavioural": "not seen",
                 "unknown": "not seen",
             }.get(_part(data, "convergence").get("state") or "", ""),
-            "Witness": {"both": "probe, gateway"}.get(data.get("witness") or "", data.get("witness") or ""),
+            "Witness": data.get("witness") or "",
         },
         "facts",
     )

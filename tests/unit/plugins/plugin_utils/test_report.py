@@ -16,9 +16,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 from ansible_collections.trafficshift.istio.plugins.module_utils._tally import Tally
 from ansible_collections.trafficshift.istio.plugins.module_utils._verdict import ask, judge
 from ansible_collections.trafficshift.istio.plugins.module_utils._verdict import error_rates as rates_of
+from ansible_collections.trafficshift.istio.plugins.modules import gateway_sessions, tcp_probe
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._report import (
     ReportError,
     paths,
@@ -311,6 +313,100 @@ def test_junit_of_each_verdict() -> None:
     assert cases({}) == {"verdict": "error no verdict", "errors": "skipped", "convergence": "skipped"}
 
 
+GATEWAY = {
+    "witness": "available",
+    "verdict": "pass",
+    "passed": True,
+    "reason": "tcp-echo.default:9000: the split is as expected, v1 80 %, v2 20 %",
+    "growth": {
+        "v1": {"connections": 1610, "connect_failures": 2, "live": 3},
+        "v2": {"connections": 390, "connect_failures": 0, "live": 1},
+    },
+    "counts": {"v1": 1610, "v2": 390},
+    "errors": {},
+    "intervals": {"v1": [0.769, 0.839], "v2": [0.161, 0.231]},
+    "window": 12.3,
+    "duration": 1.02,
+    "complete": True,
+    "notes": ["gateway-1 has started in the meantime and counts from 0"],
+    "replicas": [
+        {"name": "gateway-0", "ready": True, "growth": {"v1": {"connections": 1610}}, "error": ""},
+        {"name": "gateway-1", "ready": True, "growth": {}, "error": "no answer within 10 s"},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("seen", "outcome", "told"),
+    [
+        ({}, "passed", "the split is as expected, v1 80 %, v2 20 %"),
+        ({"verdict": "fail", "reason": "v1 got 70 %"}, "failure fail", "v1 got 70 %"),
+        ({"verdict": "inconclusive", "reason": "not settled"}, "failure inconclusive", "not settled"),
+        ({"agreement": {"agrees": True, "reason": "all confirmed"}}, "passed", "all confirmed"),
+        (
+            {"agreement": {"agrees": True, "reason": "all confirmed"}, "verdict": "inconclusive"},
+            "passed",
+            "all confirmed",
+        ),
+        (
+            {"agreement": {"agrees": True, "reason": "all confirmed"}, "verdict": "fail", "reason": "v1 got 70 %"},
+            "failure fail",
+            "v1 got 70 %",
+        ),
+        ({"agreement": {"agrees": False, "reason": "3 are missing"}}, "failure disagreement", "3 are missing"),
+        (
+            {"agreement": {"agrees": None, "reason": "the counters went down"}},
+            "error unknown",
+            "the counters went down",
+        ),
+        ({"witness": "unavailable", "reason": "may not look inside"}, "error unavailable", "may not look inside"),
+        ({"verdict": None, "reason": "the counters were read"}, "skipped", "the counters were read"),
+    ],
+)
+def test_the_second_witness(seen: dict[str, Any], outcome: str, told: str) -> None:
+    result = verified(witness="both", gateway={**GATEWAY, **seen})
+    assert cases(result)["gateway counters"] == outcome
+    assert told in to_junit(report_data(result))
+    check_junit(to_junit(report_data(result)))
+    found = page(result)
+    assert "Second witness" in found.all("h2")
+    assert told in found.text
+    for cell in ("1,610", "390", "76.9 \u2013 83.9 %", "v1 1,610", "no answer within 10 s", "12.3 s", "counts from 0"):
+        assert cell in found.text
+
+
+def test_the_gateway_as_only_witness() -> None:
+    """Its counters go by version, where replies go by word."""
+    probe = {"probes", "counts", "shares", "trajectory", "latency", "intervals", "protocol", "address"}
+    result = {key: value for key, value in verified().items() if key not in probe}
+    result.update(witness="gateway", gateway=GATEWAY, counts=GATEWAY["counts"], intervals=GATEWAY["intervals"])
+    assert standings(result) == ["inside", "inside"]
+    assert list(cases(result)) == [
+        "verdict",
+        "v1: 80 % ± 5 points",
+        "v2: 20 % ± 5 points",
+        "errors",
+        "convergence",
+        "gateway counters",
+    ]
+    found = page(result)
+    assert "The gateway's counters" in found.all("h2")
+    assert {"80.5 %", "19.5 %"} <= set(found.all("td"))
+    assert "2,000" in found.all("dd")
+
+
+def test_all_that_the_modules_return_gets_in() -> None:
+    """Except what is for other tasks, and endpoints and pods by their ids."""
+    returned = yaml.safe_load(tcp_probe.RETURN)
+    samples = {key: entry.get("sample") for key, entry in returned.items()} | {"trajectory": ""}
+    assert set(report_data(samples)) == {"schema", *returned}
+    returned = yaml.safe_load(gateway_sessions.RETURN)
+    known = report_data({"gateway": {key: entry.get("sample", []) for key, entry in returned.items()}})["gateway"]
+    assert set(returned) - set(known) == {"reading"}
+    contained = set(returned["replicas"]["contains"])
+    assert contained - set(known["replicas"][0]) == {"incarnation"}
+
+
 def check_junit(text: str) -> None:
     """Check what the schemas of Ant and Jenkins, and GitLab's reader, have in common."""
     root = ElementTree.fromstring(text.encode())
@@ -434,7 +530,6 @@ def test_the_page_tells_it_all() -> None:
         "2026-07-09 14:03:11 UTC",
         "192.0.2.1:31400",
         "ansible 2.19.14, collection 0.1.0, python 3.11.2",
-        "tcp-echo.json",
     ):
         assert told in found.text, told
 
