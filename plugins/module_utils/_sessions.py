@@ -81,7 +81,7 @@ class Agreement(NamedTuple):
 def counters_query(destination: _gateway.Destination) -> str:
     """Return the path of Envoy's admin page for the counters of a Service.
 
-    Envoy 1.40 leaves out other clusters. Older ones do not know the filter and return all, some 1300 bytes an endpoint.
+    Envoy 1.40 leaves out other clusters. Older ones do not know the filter and return all, some 800 bytes an endpoint.
     """
     return f"clusters?format=json&filter={_gateway.clusters_pattern(destination)}"
 
@@ -261,7 +261,7 @@ class Window:
     @property
     def settled(self) -> bool:
         """Whether all replicas that get connections were read, or nothing can mend the window any more."""
-        return bool(self.faults) or not self.now.unread
+        return bool(self.faults) or (bool(self.now.replicas) and not self.now.unread)
 
     def reason(self) -> str:
         """Return why growth is not known, "" if it is."""
@@ -269,7 +269,7 @@ class Window:
             f"the gateway replica {replica.name} could not be read ({replica.error.rstrip('.')})"
             for replica in self.now.unread
         ]
-        found = [*self.faults, *unread]
+        found = [*self.faults, *unread] if self.now.replicas else ["no gateway replica runs"]
         more = f" ({len(found) - 1} more like this)" if len(found) > 1 else ""
         return f"{found[0]}{more}" if found else ""
 

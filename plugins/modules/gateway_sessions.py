@@ -93,7 +93,7 @@ extends_documentation_fragment:
   - trafficshift.istio.cluster_reader
 notes:
   - Reading takes about half a second, all replicas at the same time. Envoy 1.40 sends what concerns the destination.
-    Older ones send the counters of all their endpoints, about 1300 bytes each.
+    Older ones send the counters of all their endpoints, about 800 bytes each, which took 0.24 seconds for 2000.
   - Envoy counts a connection when it has accepted it and begins to make its own to the version. A client that closes at
     once can be a second ahead of that. One that closes its side first and waits for the end of the other is not.
 author:
@@ -325,7 +325,9 @@ def check_options(params: dict[str, Any]) -> _verdict.Question | None:
         try:
             params["tally"] = {str(version): int(number) for version, number in params["tally"].items()}
         except (TypeError, ValueError) as error:
-            raise ValueError(f"tally has something else than numbers in it ({cut(error)}).") from error
+            raise ValueError(f"tally has something else than numbers of connections in it ({cut(error)}).") from error
+        if any(number < 0 for number in params["tally"].values()):
+            raise ValueError("tally has a number of connections below 0 in it.")
     if params["expect"] is None:
         return None
     if not params["since"] and params["wait_timeout"] <= 0:
@@ -448,7 +450,8 @@ def describe(window: Window, params: dict[str, Any], question: _verdict.Question
         "complete": not window.reason() and not window.lost,
     }
     notes = list(window.notes)
-    reason = window.reason() or f"the counters of {len(window.now.replicas)} gateway replicas were read"
+    number = len(window.now.replicas)
+    reason = window.reason() or f"the counters of {number} gateway replica{'s' if number > 1 else ''} were read"
     if params["since"] or question:
         seconds = _sessions.seconds_between(window.base.taken, window.now.taken)
         result.update(growth=_sessions.shown_growth(growth), window=round(max(0.0, seconds), 3))
