@@ -232,6 +232,12 @@ def test_errors_that_are_allowed_are_misses() -> None:
     )
 
 
+def test_an_error_is_no_clean_answer() -> None:
+    question = ask({"one": 100}, max_errors=50)
+    assert look(question, {"one": 320}, {"reset": 30}) == ""
+    assert look(question, {"one": 350}, {"reset": 50}) == "pass"
+
+
 @pytest.mark.parametrize(
     ("question", "counts", "errors", "reason"),
     [
