@@ -179,7 +179,7 @@ GOOD: list[Any] = [["one", "two"], [1, 1], [1, 0], [0, 1]]
         packed([["one"], [1] * (STATES + 2), [0] * (STATES + 2)]),
         base64.b64encode(zlib.compress(b"[" * 100_000)).decode(),
         base64.b64encode(zlib.compress(b" " * UNPACKED + json.dumps(GOOD).encode())).decode(),
-        packed(GOOD) + "=" * PACKED,
+        base64.b64encode(zlib.compress(b" " * PACKED + json.dumps(GOOD).encode(), 0)).decode(),
     ],
 )
 def test_rubbish_is_no_trajectory(text: str) -> None:

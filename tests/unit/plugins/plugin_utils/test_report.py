@@ -672,6 +672,13 @@ def test_a_line_that_leaves_the_frame_is_cut_there() -> None:
     assert first[-1][0] < second[0][0]
 
 
+def test_a_share_far_off_is_in_sight_without_an_interval_too() -> None:
+    svg = ElementTree.Element("div")
+    draw(svg, Course("one", 0.5, 0.05, [50, 100], [45, 90], None, []), "plot", "")
+    (line,) = (points(line) for line in svg.iter("polyline"))
+    assert TOP + 5 < line[-1][1] < BOTTOM / 2
+
+
 def test_files(tmp_path: Path) -> None:
     directory = tmp_path / "a" / "b"
     found = write(str(directory), "run-1", verified())
