@@ -245,9 +245,8 @@ class Window:
                 continue
             if incarnation not in self._last:
                 self.notes.setdefault(f"{replica.name} started in the meantime and counts from 0")
-            before = self._last.get(incarnation, replica)
-            self._compare(before, replica)
-            self._last[incarnation] = replica._replace(since={**replica.since, **before.since})
+            self._compare(self._last.get(incarnation, replica), replica)
+            self._last[incarnation] = replica
         self.now = reading
         self._follow(reading)
         for incarnation in self._gone():
@@ -382,7 +381,7 @@ def decided(question: Question, growth: Mapping[str, Counters]) -> bool:
     counts, errors = evidence(growth, question.expect)
     if sum(counts.values()) + sum(errors.values()) >= question.max_probes:
         return True
-    return question.alpha is not None and _verdict.judge(question, counts, errors).verdict != "inconclusive"
+    return _verdict.judge(question, counts, errors).verdict != "inconclusive"
 
 
 def judge(window: Window, question: Question) -> Judged:

@@ -271,6 +271,15 @@ def test_an_endpoint_that_came_back_is_noticed() -> None:
     assert "left or came back" in look(cluster, since=before, expect=SPLIT)["msg"]
 
 
+def test_an_endpoint_that_left_during_the_first_reading_is_noticed() -> None:
+    cluster = FakeCluster("gw")
+    lives: list[Any] = [{"10.244.0.7": "a", "10.244.0.27": uid} for uid in ("b", "another", "another")]
+    cluster.pods_of_service = lives
+    before = look(cluster)
+    cluster.connections(800, 200)
+    assert "left or came back" in look(cluster, since=before, expect=SPLIT)["msg"]
+
+
 def test_pods_of_the_destination_need_not_be_readable() -> None:
     cluster = FakeCluster("gw")
     cluster.pods_of_service = ForbiddenError("This account may not list pods.", "default")
