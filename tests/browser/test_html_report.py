@@ -12,10 +12,9 @@ import re
 from typing import Any
 
 import pytest
+from results import RESULTS, SCRIPT
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
-
-from conftest import RESULTS, SCRIPT
 
 NAMES = list(RESULTS)
 WIDE, NARROW = 1200, 360
