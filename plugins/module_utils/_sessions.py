@@ -359,6 +359,7 @@ class Judged(NamedTuple):
     verdict: Verdict
     counts: dict[str, int]  # connections that came about, by version
     errors: dict[str, int]
+    details: dict[str, str]  # by kind of error, the versions that it concerns
     notes: list[str]
 
 
@@ -390,7 +391,8 @@ def judge(window: Window, question: Question) -> Judged:
     counts, errors = evidence(growth, question.expect)
     failed = [f"{version} {growth[version].failed}" for version in question.expect if growth[version].failed]
     strangers = [f"{s} {g.made}" for s, g in growth.items() if s and s not in question.expect and g.made]
-    details = {"connect_fail": ", ".join(failed[:SHOWN]), "unexpected": ", ".join(strangers[:SHOWN])}
+    concerned = {"connect_fail": failed, "unexpected": strangers}
+    details = {kind: ", ".join(concerned[kind][:SHOWN]) for kind in errors}
     verdict = _verdict.judge(question, counts, errors, details)
     verdict = verdict._replace(reason=re.sub(r"\bprobe(s?)\b", r"connection\1", verdict.reason))
     if window.reason():
@@ -403,7 +405,7 @@ def judge(window: Window, question: Question) -> Judged:
         notes.append(
             "when a connection fails, Envoy may drop others and use what it had begun for later ones, uncounted"
         )
-    return Judged(verdict, counts, errors, notes)
+    return Judged(verdict, counts, errors, details, notes)
 
 
 def covers(growth: Mapping[str, Counters], tally: Mapping[str, int]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: gateway_sessions
 short_description: Count where Istio's gateway replicas send connections, and judge the split
-version_added: "0.2.0"
+version_added: "0.1.0"
 description:
   - Reads from each replica of the ingress gateway how many connections it made to each version of a Service, how many
     of them failed, and how many are open. Envoy counts them for any TCP protocol and for every client.
@@ -231,13 +231,17 @@ reason:
   sample: >-
     tcp-echo.default:9000: the split is as expected, v1 80 %, v2 20 % (seen in 1500 connections: v1 1198, v2 302)
 verdict:
-  description: The judgement, V(pass), V(fail) or V(inconclusive).
-  returned: with O(expect)
+  description:
+    - The judgement, V(pass), V(fail) or V(inconclusive).
+    - V(fail) too if the counters deny O(tally), V(inconclusive) if they can neither confirm nor deny it.
+  returned: with O(expect), or if O(tally) is not confirmed
   type: str
   sample: pass
 passed:
-  description: Whether the verdict is V(pass).
-  returned: with O(expect)
+  description:
+    - Whether the verdict is V(pass).
+    - With O(tally), whether the counters confirm it and the verdict is not V(fail).
+  returned: with O(expect) or O(tally)
   type: bool
   sample: true
 counts:
@@ -252,6 +256,21 @@ errors:
   returned: with O(expect)
   type: dict
   sample: {}
+error_details:
+  description: Which versions the errors of each kind concern.
+  returned: with O(expect)
+  type: dict
+  sample: {}
+probes:
+  description: Number of connections that were judged, errors included.
+  returned: with O(expect)
+  type: int
+  sample: 1500
+shares:
+  description: Each version's share of RV(probes), as a fraction.
+  returned: with O(expect)
+  type: dict
+  sample: {v1: 0.798667, v2: 0.201333}
 intervals:
   description: Lower and upper bound of each version's share, as fractions.
   returned: with O(expect)
@@ -268,6 +287,46 @@ deviations:
   type: list
   elements: dict
   sample: []
+expect:
+  description: The expectation that was judged.
+  returned: with O(expect)
+  type: dict
+  sample: {v1: 80, v2: 20}
+profile:
+  description: The profile that was judged with.
+  returned: with O(expect)
+  type: str
+  sample: strict
+tolerance:
+  description: The tolerance that was judged with.
+  returned: with O(expect)
+  type: float
+  sample: 0.05
+alpha:
+  description: The chance of a wrong V(fail) that was judged with, null with O(profile=fixed).
+  returned: with O(expect)
+  type: float
+  sample: 0.001
+beta:
+  description: The chance of a wrong V(pass) that was judged with, null with O(profile=fixed).
+  returned: with O(expect)
+  type: float
+  sample: 0.001
+max_probes:
+  description: The number of connections that ends the waiting.
+  returned: with O(expect)
+  type: int
+  sample: 5000
+max_errors:
+  description: The number of errors that was allowed.
+  returned: with O(expect)
+  type: int
+  sample: 0
+error_rates:
+  description: The chances of a wrong verdict, as in M(trafficshift.istio.tcp_probe).
+  returned: with O(expect)
+  type: dict
+  sample: {false_fail: 0.001, false_pass: 0.001}
 agreement:
   description: Whether the counters confirm O(tally).
   returned: with O(tally)
@@ -297,6 +356,7 @@ duration:
 """
 
 import json
+import re
 import time
 from datetime import datetime, timezone
 from typing import Any
@@ -315,6 +375,8 @@ from ansible_collections.trafficshift.istio.plugins.module_utils._client import 
 from ansible_collections.trafficshift.istio.plugins.module_utils._pods import Object, is_ready, selector_text
 from ansible_collections.trafficshift.istio.plugins.module_utils._sessions import Reading, Replica, Window
 
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
+
 
 def check_options(params: dict[str, Any]) -> _verdict.Question | None:
     """Return the question if there is one; raises ValueError with one sentence if options are wrong."""
@@ -332,9 +394,14 @@ def check_options(params: dict[str, Any]) -> _verdict.Question | None:
         return None
     if not params["since"] and params["wait_timeout"] <= 0:
         raise ValueError("expect has no connections to judge: give an earlier reading as since, or a wait_timeout.")
+    # Templates of older ansible-core turn numbers into text.
+    expect = {
+        str(version): float(given) if isinstance(given, str) and _NUMBER.fullmatch(given) else given
+        for version, given in params["expect"].items()
+    }
     number = "probes" if params["profile"] == "fixed" else "max_probes"
     given = {name: params[name] for name in ("tolerance", "alpha", "beta", "max_errors")}
-    return _verdict.ask(params["expect"], params["profile"], **given, **{number: params["max_probes"]})
+    return _verdict.ask(expect, params["profile"], **given, **{number: params["max_probes"]})
 
 
 class Gateway:
@@ -442,7 +509,6 @@ def describe(window: Window, params: dict[str, Any], question: _verdict.Question
     growth, text = window.growth(), window.base.destination
     replicas = _sessions.shown_replicas(window.now)
     result: dict[str, Any] = {
-        "failed": False,
         "replicas": replicas,
         "totals": _sessions.totals(window.now),
         "taken": window.now.taken,
@@ -460,28 +526,36 @@ def describe(window: Window, params: dict[str, Any], question: _verdict.Question
             replica["growth"] = _sessions.shown_growth(by_replica.get(replica["incarnation"], {}))
         made = ", ".join(f"{subset or '(no version)'} {grown.made}" for subset, grown in growth.items())
         reason = window.reason() or f"connections in {max(0.0, seconds):.1f} s: {made or 'none'}"
-    judged = _sessions.judge(window, question) if question else None
-    if judged:
-        verdict, counts, errors, more_notes = judged
+    if question:
+        verdict, counts, errors, details, more_notes = _sessions.judge(window, question)
         notes += more_notes
         reason = verdict.reason
+        probes = sum(counts.values()) + sum(errors.values())
         result.update(
+            question._asdict(),
+            error_rates=_verdict.error_rates(question),
             verdict=verdict.verdict,
-            passed=verdict.passed,
+            probes=probes,
             counts=counts,
+            shares={version: round(count / probes, 6) if probes else 0.0 for version, count in counts.items()},
             errors=errors,
-            intervals={version: list(bounds) for version, bounds in verdict.intervals.items()},
+            error_details=details,
+            intervals={name: [round(end, 6) for end in span] for name, span in verdict.intervals.items()},
             more=verdict.more,
             deviations=[deviation._asdict() for deviation in verdict.deviations],
-            failed=not verdict.passed,
+            passed=verdict.passed,
         )
     if params["tally"] is not None:
         agreement = _sessions.agree(window, params["tally"], params["tally_failed"], question)
         result["agreement"] = {"agrees": agreement.agrees, "reason": agreement.reason}
         result["others"] = agreement.others
-        # The probe gave the verdict; the counters only have to have nothing against it.
-        result["failed"] = not agreement.agrees or result.get("verdict") == "fail"
-        reason = reason if agreement.agrees and result["failed"] else agreement.reason
+        # The probe gave the verdict: the counters only have to confirm it, and to have nothing against it.
+        if not agreement.agrees:
+            result["verdict"] = "inconclusive" if agreement.agrees is None else "fail"
+        result["passed"] = bool(agreement.agrees) and result.get("verdict") != "fail"
+        if result["passed"] or not agreement.agrees:
+            reason = agreement.reason
+    result["failed"] = not result.get("passed", True)
     return {**result, "notes": notes[: _sessions.SHOWN], "reason": f"{text}: {reason}"}
 
 

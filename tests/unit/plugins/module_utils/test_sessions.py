@@ -412,6 +412,10 @@ def test_failures_and_other_versions_are_errors() -> None:
     judged = judge(grown(0, 0, counters=counters), QUICK)
     assert judged.verdict.verdict == "fail"
     assert "7 unexpected (v3 7), 1 connect_fail (v1 1)" in judged.verdict.reason
+    assert (judged.errors, judged.details) == (
+        {"connect_fail": 1, "unexpected": 7},
+        {"connect_fail": "v1 1", "unexpected": "v3 7"},
+    )
     assert judged.notes == [
         "4 connections went to the Service without a version, and are not judged",
         "when a connection fails, Envoy may drop others and use what it had begun for later ones, uncounted",

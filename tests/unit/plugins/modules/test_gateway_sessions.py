@@ -183,6 +183,9 @@ def test_growth_is_judged() -> None:
     assert (found["verdict"], found["passed"], found["failed"]) == ("pass", True, False)
     assert (found["counts"], found["errors"]) == (SPLIT | {"v1": 1598, "v2": 402}, {})
     assert found["reason"].startswith("tcp-echo.default:9000: the split is as expected")
+    assert (found["probes"], found["shares"]) == (2000, {"v1": 0.799, "v2": 0.201})
+    assert (found["expect"], found["profile"], found["tolerance"]) == (SPLIT, "strict", 0.05)
+    assert look(cluster, since=before, expect={"v1": "80", "v2": "20.0"})["passed"]
     found = look(cluster, since=before, expect={"v1": 20, "v2": 80})
     assert (found["verdict"], found["failed"]) == ("fail", True)
     assert found["msg"] == found["reason"]
@@ -334,7 +337,8 @@ def test_a_probe_is_confirmed() -> None:
     before = look(cluster)
     cluster.connections(83, 20)
     found = look(cluster, since=before, expect=SPLIT, tally=SPLIT)
-    assert not found["failed"]  # though so few do not suffice for a verdict
+    # So few do not suffice for a verdict, and need not.
+    assert (found["failed"], found["passed"], found["verdict"]) == (False, True, "inconclusive")
     assert found["agreement"]["agrees"] is True
     assert found["others"] == {"v1": 3, "v2": 0}
     assert found["reason"].endswith("counted all 100 connections of the probe, and 3 others")
@@ -349,8 +353,22 @@ def test_a_probe_is_denied(clock: SimpleNamespace) -> None:
     assert found["agreement"]["agrees"] is False
     assert "the probe counted 80 connections to v1, the gateway's replicas only 20: not all replies" in found["msg"]
     assert clock.now == pytest.approx(1003)  # counters may come late
+    assert (found["verdict"], found["passed"]) == ("fail", False)
     found = look(cluster, since=before, tally=SPLIT)
-    assert (found["failed"], "verdict" in found) == (True, False)
+    assert (found["failed"], found["verdict"], found["passed"]) == (True, "fail", False)
+    assert look(cluster, since=before, tally={"v1": 20, "v2": 80})["passed"]
+
+
+def test_a_split_that_passes_confirms_no_probe() -> None:
+    cluster = FakeCluster("gw")
+    before = look(cluster)
+    cluster.connections(1600, 400)
+    found = look(cluster, since=before, expect=SPLIT, tally={"v1": 1500, "v2": 500})
+    assert (found["failed"], found["passed"], found["verdict"]) == (True, False, "fail")
+    del cluster.made["gw"]
+    cluster.made["new"] = {"v1": 1600, "v2": 400}
+    found = look(cluster, since=before, expect=SPLIT, tally={"v1": 1500, "v2": 500})
+    assert (found["failed"], found["passed"], found["verdict"]) == (True, False, "inconclusive")
 
 
 def test_counters_that_come_late_are_waited_for(clock: SimpleNamespace) -> None:
