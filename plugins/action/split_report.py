@@ -5,10 +5,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import platform
+from pathlib import Path
 from typing import Any
 
+import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible.release import __version__ as ansible_version
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._arguments import plain
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._report import ReportError, paths, write
 
@@ -29,6 +35,8 @@ class ActionModule(ActionBase):
         """Return the files' paths; never changed, for a report tells of a run and is not what the run is about."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = plain(self.validate_argument_spec(argument_spec=ARGUMENTS)[1])
+        told = args["result"].get("versions")
+        args["result"]["versions"] = {**versions(), **(told if isinstance(told, dict) else {})}
         try:
             files = paths(args["directory"], args["name"])
             if not self._task.check_mode:
@@ -38,3 +46,15 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(str(error)) from None
         result.update(changed=False, files=files)
         return result
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what runs on the controller; without the collection's if it cannot be found."""
+    found = {"ansible": ansible_version, "python": platform.python_version()}
+    top = Path(__file__).resolve().parents[2]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        if (top / "MANIFEST.json").exists():
+            found["collection"] = str(json.loads((top / "MANIFEST.json").read_text())["collection_info"]["version"])
+        else:  # a checkout
+            found["collection"] = str(yaml.safe_load((top / "galaxy.yml").read_text())["version"])
+    return found

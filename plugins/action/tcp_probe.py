@@ -11,7 +11,7 @@ import re
 import time
 from typing import Any
 
-from ansible.errors import AnsibleActionFail, AnsibleActionSkip
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.trafficshift.istio.plugins.module_utils._verdict import PROFILES, Question, ask, error_rates
@@ -78,7 +78,13 @@ class ActionModule(ActionBase):
             protocol = make_protocol(args["protocol"], question.expect, _payload(args), args["match"])
             tls = _tls(args)
             if self._task.check_mode:
-                raise AnsibleActionSkip("check mode: not probed, for the route that this would judge is not applied")
+                result.update(
+                    skipped=True,
+                    msg="check mode: not probed, for the route that this would judge is not applied",
+                    error_rates=error_rates(question),
+                    **question._asdict(),
+                )
+                return result
             addresses = resolve(host, port)
 
             def make_engine(probes: int) -> Engine:

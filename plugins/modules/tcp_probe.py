@@ -155,7 +155,8 @@ attributes:
     description: Can run in check mode and say what it would do without changing anything.
     support: none
     details:
-      - The task is skipped in check mode. The route that it would judge has not been applied then.
+      - The task is skipped in check mode, with the question as it would be asked in its result. The route that it would
+        judge has not been applied then.
   delegation:
     description: Can be delegated to another host.
     support: none

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -13,6 +14,7 @@ from unittest.mock import MagicMock
 import pytest
 import yaml
 from ansible.errors import AnsibleActionFail
+from ansible.release import __version__ as ansible_version
 from ansible_collections.trafficshift.istio.plugins.action import split_report
 from ansible_collections.trafficshift.istio.plugins.modules import split_report as documentation
 
@@ -42,7 +44,15 @@ def test_writes_and_never_changes(tmp_path: Path) -> None:
             },
         }
     assert sorted(path.name for path in directory.iterdir()) == ["tcp-echo.html", "tcp-echo.json", "tcp-echo.xml"]
-    assert json.loads((directory / "tcp-echo.json").read_text()) == {"schema": 1, "name": "tcp-echo", **RESULT}
+    report = json.loads((directory / "tcp-echo.json").read_text())
+    versions = report.pop("versions")
+    assert report == {"schema": 1, "name": "tcp-echo", **RESULT}
+    galaxy = yaml.safe_load((Path(__file__).resolve().parents[4] / "galaxy.yml").read_text())
+    assert versions == {
+        "ansible": ansible_version,
+        "collection": galaxy["version"],
+        "python": platform.python_version(),
+    }
 
 
 def test_check_mode_tells_where_and_writes_nothing(tmp_path: Path) -> None:
@@ -63,9 +73,10 @@ def test_what_templates_return_is_made_plain(tmp_path: Path, monkeypatch: pytest
         {
             "directory": str(tmp_path),
             "name": Tagged("x"),
-            "result": {Tagged("convergence"): {"replicas": [replica]}, "more": None},
+            "result": {Tagged("convergence"): {"replicas": [replica]}, "more": None, "versions": {"kubernetes": "v1"}},
         }
     )
+    assert seen.pop("versions")["kubernetes"] == "v1"
     assert seen == {"convergence": {"replicas": [{"name": "gateway-0"}]}, "more": None}
     told = seen["convergence"]["replicas"][0]
     assert {type(text) for text in (*seen, *told, *told.values())} == {str}

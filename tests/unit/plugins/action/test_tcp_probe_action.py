@@ -13,7 +13,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import yaml
-from ansible.errors import AnsibleActionFail, AnsibleActionSkip
+from ansible.errors import AnsibleActionFail
 from ansible_collections.trafficshift.istio.plugins.action import tcp_probe
 from ansible_collections.trafficshift.istio.plugins.module_utils._tally import Trajectory
 from ansible_collections.trafficshift.istio.plugins.modules import tcp_probe as documentation
@@ -193,8 +193,11 @@ def test_a_number_as_reply_word() -> None:
 
 
 def test_check_mode_skips_but_still_refuses(engine: type[FakeEngine]) -> None:
-    with pytest.raises(AnsibleActionSkip, match="check mode: not probed"):
-        run(ARGS, check_mode=True)
+    result = run(ARGS, check_mode=True)
+    assert result["skipped"] and result["msg"].startswith("check mode: not probed")
+    # The question as it would be asked, for a report on why it was not.
+    assert (result["tolerance"], result["max_probes"], result["expect"]) == (0.05, 5000, ARGS["expect"])
+    assert "verdict" not in result
     with pytest.raises(AnsibleActionFail, match="sum to 90"):
         run({**ARGS, "expect": {"one": 90}}, check_mode=True)
     assert not engine.made
