@@ -148,8 +148,6 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
         ) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
-    # Python turns this on, and then a connection that is cut off looks like one that was ended.
-    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     return context
 
 
@@ -162,14 +160,6 @@ class _Session:
         self.shaken = False  # the handshake is over
         self.taken = 0  # bytes off the wire
         self.unsent = b""  # bytes for the wire
-
-    def take(self, data: bytes) -> None:
-        """Take bytes off the wire, b"" for its end."""
-        self.taken += len(data)
-        if data:
-            self.incoming.write(data)
-        else:
-            self.incoming.write_eof()
 
     def flush(self, sock: Any) -> None:
         """Send what is there to send; raise BlockingIOError when it cannot be sent now."""
@@ -394,11 +384,14 @@ class Engine:
             session = self._sessions[fd]
             while self._clock() <= flight[3]:
                 verdict = self._converse(fd, session)
-                session.flush(sock)
+                if verdict is None:
+                    session.flush(sock)
+                    data = sock.recv(REPLY_LIMIT)
+                    session.taken += session.incoming.write(data)
+                    verdict = None if data else self._cut_off(fd, session)
                 if verdict is not None:
                     self._part(fd, flight, verdict)
                     return
-                session.take(sock.recv(REPLY_LIMIT))
         except BlockingIOError:
             return
         except ssl.SSLError as error:
@@ -444,14 +437,16 @@ class Engine:
         except ssl.SSLWantReadError:
             # Empty records, new keys and the like are no reply, and a server can send them without end.
             return ("oversize", f"no end in the first {TLS_LIMIT} bytes of TLS") if session.taken > TLS_LIMIT else None
-        except ssl.SSLEOFError:
-            if not session.shaken:
-                return "tls", "closed in the handshake"
-            verdict = protocol.read(self._partial.get(fd, b""), True)
-            if verdict is not None and verdict[0] in ("empty", "truncated"):
-                return verdict
-            # Anyone on the way can cut a connection: such an end is not the server's word.
-            return "truncated", "closed without TLS's closing message"
+
+    def _cut_off(self, fd: int, session: _Session) -> tuple[str, str]:
+        """Return what a connection comes to that ended without TLS having been ended."""
+        if not session.shaken:
+            return "tls", "closed in the handshake"
+        verdict = self._protocol.read(self._partial.get(fd, b""), True)
+        if verdict is not None and verdict[0] in ("empty", "truncated"):
+            return verdict
+        # Anyone on the way can cut a connection: such an end is not the server's word.
+        return "truncated", "closed without TLS's closing message"
 
     def _part(self, fd: int, flight: Flight, verdict: tuple[str, str]) -> None:
         """Finish a TLS connection with its closing message, as real clients do."""

@@ -22,6 +22,7 @@ Every probe ends in one of these kinds; only the first is counted for a destinat
 from __future__ import annotations
 
 import importlib
+import math
 import re
 import sys
 import time
@@ -33,12 +34,16 @@ PAYLOAD_LIMIT = 4096  # bytes; fits every system's smallest send buffer, so that
 WORD_LIMIT = 40  # characters of an unknown word that are shown
 PROTOCOLS = ("line", "connect", "banner", "exchange")
 CONNECTED = "connected"  # stands for the destination where none is named
-MANY = 10  # repeats, from here on as good as unbounded
+# Bytes of a reply that are searched, by how many choices the expression leaves (see _choices): what the worst replies
+# take is n**2 and n**3 steps, and that is some tenths of a second with either.
+SEARCH_LIMITS = {0: 4096, 1: 512}
+MANY = 10  # rounds of a repeat, from here on as good as unbounded
 
 _parser = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
 _compiler = importlib.import_module("re._compiler" if sys.version_info >= (3, 11) else "sre_compile")
 _ONE_BYTE = (_parser.LITERAL, _parser.NOT_LITERAL, _parser.ANY, _parser.IN)
 _REPEATS = (_parser.MAX_REPEAT, _parser.MIN_REPEAT)
+_ENDS: dict[Any, set[int]] = {_parser.AT_END: {10}, _parser.AT_END_STRING: set()}  # what may come after $ and \Z
 
 
 class ProbeProtocol(Protocol):
@@ -129,6 +134,7 @@ class Exchange:
 
     The first match decides. Only when its word reaches the last byte that came, and more bytes may make an expected or
     another expected one of it, they are waited for: how the reply was cut into packets must not choose the destination.
+    Only the beginning of the reply is searched, see SEARCH_LIMITS.
     """
 
     def __init__(self, destinations: Iterable[str], payload: bytes, match: re.Pattern[bytes]) -> None:
@@ -139,6 +145,7 @@ class Exchange:
         self._names = {name.encode(): name for name in destinations}
         self._open = {word for word in self._names if any(o != word and o.startswith(word) for o in self._names)}
         self._payload = _sendable(payload)
+        self._limit = SEARCH_LIMITS[int(_choices(_parser.parse(match.pattern), set()))]
         self._search = match.search
         self._group = match.groupindex.get("destination", 1)
 
@@ -150,8 +157,8 @@ class Exchange:
         """Return (kind, text) for all bytes that came so far, or None if the reply may go on."""
         if not data:
             return ("empty", "closed without a byte") if closed else None
-        whole = closed or len(data) >= REPLY_LIMIT
-        found = self._search(data, 0, REPLY_LIMIT)
+        whole = closed or len(data) >= self._limit
+        found = self._search(data, 0, self._limit)
         word = found[self._group] if found else None
         if found and word is not None:
             name = self._names.get(word)
@@ -163,19 +170,19 @@ class Exchange:
 def compile_match(text: str) -> re.Pattern[bytes]:
     """Return the expression for bytes that text, in UTF-8, spells; its group destination, or the first, names one.
 
-    Raises ValueError, in one sentence, when it is no expression, has no group, or could search a reply for ever.
+    Raises ValueError, in one sentence, when it is no expression, has no group, or could search some reply for ever.
     """
     try:
         pattern = re.compile(text.encode())
-        explodes = _explodes(_parser.parse(text.encode()))
+        choices = _choices(_parser.parse(text.encode()), set())
     except (re.error, OverflowError, RecursionError, UnicodeError) as error:
         raise ValueError(f"match {text!r} is no regular expression ({error}); correct it") from error
     if not pattern.groups:
         raise ValueError(f"match {text!r} has no group; put what names the destination in parentheses")
-    if explodes:
+    if choices not in SEARCH_LIMITS:
         raise ValueError(
-            f"match {text!r} repeats a repetition, as (a+)+ does, so that some replies would keep the search busy for "
-            "ever; take one of the two away"
+            f"match {text!r} leaves too much choice in what it repeats, as (a+)+ and .*a.*b do, so that some replies "
+            "would keep the search busy for ever; let a repetition end where the next piece begins, as [^;]*; does"
         )
     return pattern
 
@@ -208,38 +215,41 @@ def _sendable(payload: bytes) -> bytes:
     return payload
 
 
-def _explodes(items: Any, around: str = "") -> bool:
-    """Tell whether a parsed expression has a repeat in a repeat that leaves a choice between the two.
+def _choices(items: Any, follow: set[int], looped: bool = False) -> float:
+    """Return how many repeats of a parsed expression leave a choice of where they end; infinite if one is in a loop.
 
-    Such a pair, as in (a+)+, can share out n bytes in 2**n ways, and a search that fails tries them all. No choice is
-    left where what follows the inner repeat cannot begin as it does, as in (?:-[a-z]+)*. `around` tells where the items
-    are: "" outside, "repeat" directly in a repeat, "deeper" in a part of what a repeat repeats.
+    No choice is left where none of the bytes that may follow a repeat (`follow` after the last item) can begin another
+    round. A search in n bytes that fails has tried all there is to choose: each of n places to begin, each of up to n
+    places to end for every choice, and for one in a loop up to 2**n ways.
     """
     items = _ungrouped(items)
+    total = 0.0
     for position, (op, arg) in enumerate(items):
         if op in _REPEATS:
             least, most, body = arg
-            many = most >= MANY and least != most
-            if many and around:
-                follows = _begins(items[(position + 1) % len(items) :])
-                if around == "deeper" or _begins(body) & follows:
-                    return True
-            if _explodes(body, "repeat" if many else around and "deeper"):
-                return True
+            after = _begins(items[position + 1 :], follow)
+            begin = _begins(body, after)
+            if least != most and begin & after:
+                total += math.inf if looped else 1
+            loops = most >= MANY
+            total += (1 if loops else most) * _choices(body, begin | after if most > 1 else after, looped or loops)
+        elif op is _parser.BRANCH:
+            after = _begins(items[position + 1 :], follow)
+            begins = [_begins(part, after) for part in arg[1]]
+            if looped and sum(map(len, begins)) > len(set().union(*begins)):
+                return math.inf
+            total += sum(_choices(part, after, looped) for part in arg[1])
         else:
             # Nothing goes back into a look-around, an atomic group or a possessive repeat.
-            inside = around and "deeper" if op in (_parser.BRANCH, _parser.SUBPATTERN) else ""
-            if any(_explodes(part, inside) for part in _parts(arg)):
-                return True
-    return False
+            total += sum(_choices(part, set()) for part in _parts(arg))
+    return total
 
 
 def _ungrouped(items: Any) -> Any:
     """Return the items of a parsed expression with those of its groups in their places."""
     flat = _parser.SubPattern(items.state, [])
     for op, arg in items:
-        plain_group = op is _parser.SUBPATTERN and not arg[1] and not arg[2]
-        flat.data.extend(_ungrouped(arg[3]).data if plain_group else [(op, arg)])
+        flat.data.extend(_ungrouped(arg[3]).data if op is _parser.SUBPATTERN else [(op, arg)])
     return flat
 
 
@@ -252,14 +262,21 @@ def _parts(arg: Any) -> Iterator[Any]:
             yield from _parts(part)
 
 
-def _begins(items: Any) -> set[int]:
-    """Return the bytes that what the items match can begin with: all where that is not easily said."""
+def _begins(items: Any, follow: set[int]) -> set[int]:
+    """Return the bytes that what the items match, with what follows, can begin with; all where that is hard to say."""
     items = _ungrouped(items)
-    if len(items):
-        op, arg = items[0]
-        if op in _ONE_BYTE:
-            one = _compiler.compile(items[:1])
-            return {byte for byte in range(256) if one.fullmatch(bytes([byte]))}
-        if op in _REPEATS and arg[0]:
-            return _begins(arg[2])
-    return set(range(256))
+    if not len(items):
+        return follow
+    (op, arg), rest = items[0], items[1:]
+    if op in _ONE_BYTE:
+        one = _compiler.compile(items[:1])
+        return {byte for byte in range(256) if one.fullmatch(bytes([byte]))}
+    if op in _REPEATS:
+        after = _begins(rest, follow)
+        return _begins(arg[2], after) | (set() if arg[0] else after)
+    if op is _parser.BRANCH:
+        after = _begins(rest, follow)
+        return set().union(*(_begins(part, after) for part in arg[1]))
+    if op is _parser.AT and arg in _ENDS:
+        return _ENDS[arg]
+    return _begins(rest, follow) if op is _parser.AT and len(rest) else set(range(256))

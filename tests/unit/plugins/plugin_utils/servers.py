@@ -47,11 +47,13 @@ class CountingSocket(socket.SocketType):
 class WatchedNet(Net):
     """Remembers the sockets it made."""
 
+    kind = CountingSocket
+
     def __init__(self) -> None:
         self.made: list[CountingSocket] = []
 
     def new_socket(self, family: int) -> Any:  # type: ignore[override]
-        made = CountingSocket(family, socket.SOCK_STREAM)
+        made = self.kind(family, socket.SOCK_STREAM)
         made.setblocking(False)
         self.made.append(made)
         return made
