@@ -106,6 +106,7 @@ def look(cluster: FakeCluster, **given: Any) -> dict[str, Any]:
         "selector": {"istio": "ingressgateway"},
         "destination": "tcp-echo.default",
         "destination_port": 9000,
+        "method": "route",
         **dict.fromkeys(("since", "expect", "tolerance", "alpha", "beta", "max_probes", "tally")),
         "profile": "strict",
         "max_errors": 0,

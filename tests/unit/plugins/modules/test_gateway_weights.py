@@ -66,6 +66,8 @@ def look(cluster: FakeCluster, **params: Any) -> dict[str, Any]:
         "destination_port": 9000,
         "weights": {"v1": 80, "v2": 20},
         "clusters": [],
+        "method": "route",
+        "endpoint_weights": None,
         "wait": True,
         "wait_timeout": 0,
     }

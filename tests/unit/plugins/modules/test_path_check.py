@@ -95,6 +95,7 @@ PARAMS: dict[str, Any] = {
     "service_port": 9000,
     "versions": {"v1": {"version": "v1"}, "v2": {"version": "v2"}},
     "weights": {"v1": 80, "v2": 20},
+    "method": "route",
     "route": "mine",
     "gateway_namespace": "istio-system",
     "gateway_service": "istio-ingressgateway",
