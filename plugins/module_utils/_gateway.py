@@ -4,7 +4,8 @@
 """Reads from the configuration of gateway replicas where they send connections, and waits until all agree. Pure.
 
 Weights are those of the listener's clusters (the method "route"), or those of the localities in the cluster of the
-Service as a whole ("endpoints"), where a locality is called like a version. The clock, the pause and the way to ask a replica are handed in.
+Service as a whole ("endpoints"), where a locality is called like a version. The clock, the pause and the way to ask a
+replica are handed in.
 """
 
 from __future__ import annotations

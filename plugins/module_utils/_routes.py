@@ -306,16 +306,16 @@ def _with_localities(spec: Object, weights: Mapping[str, int], unweighted: set[s
     """
     policy = spec.get("trafficPolicy") or {}
     balancer = {key: value for key, value in (policy.get("loadBalancer") or {}).items() if key != "localityLbSetting"}
+    ignoring = {**balancer, "localityLbSetting": {"enabled": False}}
     subsets, told = [], set()
     for subset in spec["subsets"]:
         own = subset.get("trafficPolicy") or {}
-        if not own.get("loadBalancer") or (subset["name"] in unweighted and _setting(subset) == {"enabled": False}):
+        ours = subset["name"] in unweighted and _setting(subset) == {"enabled": False}
+        if ours or not own.get("loadBalancer"):
             told.add(str(subset["name"]))
-            subset = {
-                **subset,
-                "trafficPolicy": {**own, "loadBalancer": {**balancer, "localityLbSetting": {"enabled": False}}},
-            }
-        subsets.append(subset)
+            subsets.append({**subset, "trafficPolicy": {**own, "loadBalancer": ignoring}})
+        else:
+            subsets.append(subset)
     # Istio takes no weight 0, and leaves the endpoints of localities that are not named out.
     share = {"from": "*", "to": {version: weight for version, weight in weights.items() if weight}}
     setting = {"enabled": True, "distribute": [share]}
@@ -330,8 +330,9 @@ def _without_localities(live: Object) -> Object:
     for subset in spec.get("subsets") or []:
         if subset.get("name") in _recorded(live, UNWEIGHTED_ANNOTATION) and _setting(subset) == {"enabled": False}:
             own = {key: value for key, value in subset["trafficPolicy"].items() if key != "loadBalancer"}
-            subset = {key: value for key, value in {**subset, "trafficPolicy": own}.items() if value}
-        subsets.append(subset)
+            subsets.append({key: value for key, value in {**subset, "trafficPolicy": own}.items() if value})
+        else:
+            subsets.append(subset)
     policy = {**(spec.get("trafficPolicy") or {})}
     if _setting(spec):
         left = {key: value for key, value in policy["loadBalancer"].items() if key != "localityLbSetting"}
@@ -391,7 +392,8 @@ def _virtual_service(route: dict[str, Any], live: Object) -> Object:
         match["gateways"] = [route["gateway_name"]]  # the port means something else on the other gateways
     service = {"host": route["service"], "port": {"number": route["service_port"]}}
     destinations: list[dict[str, Any]] = [
-        {"destination": {**service, "subset": version}, "weight": weight} for version, weight in route["weights"].items()
+        {"destination": {**service, "subset": version}, "weight": weight}
+        for version, weight in route["weights"].items()
     ]
     if route["method"] == "endpoints":
         destinations = [{"destination": service}]
