@@ -331,6 +331,19 @@ class TestRun:
         assert [kind for kind, _text, _seconds in outcomes] == [""] * 20
         assert not net.interest, "told when a socket is closed"
 
+    def test_news_before_the_connection_is_there_is_no_connection(self) -> None:
+        class Hasty(FakeNet):
+            def poll(self, timeout: float, _maxevents: int) -> list[tuple[int, int]]:
+                return super().poll(timeout, _maxevents) if self.now > 1000.0 else self.hasten()
+
+            def hasten(self) -> list[tuple[int, int]]:
+                self.now += 0.001
+                return [(fd, READ) for fd in self.open]
+
+        net = Hasty(lambda *_: [(0.1, errno.ECONNREFUSED)])
+        outcomes, _net, _engine = run(net.peer, net=net, protocol=make_protocol("connect", [], None, None))
+        assert [kind for kind, _text, _seconds in outcomes] == ["refused"]
+
     def test_memory_stays_flat(self) -> None:
         net = FakeNet(lambda *_: ONE)
         engine = Engine([V4], LineEcho(["one"]), probes=5000, concurrency=8, net=net)
