@@ -4,8 +4,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs the tests in stages, the quick ones first, and closes with ``N passed, N failed``.
 
-Usage: run.py [lint|unit|sanity|package|browser|envoy|kind|registry]...; without a name, all of them. A stage that runs pytest
-counts the tests that pytest counted; any other counts as one.
+Usage: run.py [lint|unit|sanity|package|browser|envoy|kind|registry]...; without a name, all of them. A stage that runs
+pytest counts the tests that pytest counted; any other counts as one.
 """
 
 from __future__ import annotations

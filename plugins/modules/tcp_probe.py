@@ -66,7 +66,9 @@ options:
     description:
       - Regular expression as Python's C(re) has it, searched in the bytes of the reply. Its group called
         C(destination), else its first one, is what O(expect) names.
-      - Expressions that repeat a repetition are refused, because some replies would keep them busy for ever.
+      - End it with what follows the name, as in C(version=([0-9]+);), where one name is the beginning of another.
+      - Expressions that some replies would keep busy for ever are refused, such as one that repeats a repetition. The
+        first 4096 bytes of a reply are searched, the first 512 if the expression has a repeat such as C(.*) in it.
     type: str
   profile:
     description:

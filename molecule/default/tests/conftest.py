@@ -71,7 +71,7 @@ def play() -> Play:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=400,  # for ever is too long; how long is for benchmarks to say
         )
         said = re.search(r'FAILED! => .*?"msg": ("(?:[^"\\]|\\.)*")', process.stdout, re.DOTALL)
         return process.returncode, json.loads(said[1]) if said else process.stdout

@@ -29,7 +29,7 @@ def cleanup() -> int:
         capture_output=True,
         text=True,
         check=False,
-        timeout=180,
+        timeout=400,
     )
     assert process.returncode == 0, process.stdout
     (count,) = re.findall(r"changed=(\d+)", process.stdout)

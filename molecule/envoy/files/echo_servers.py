@@ -19,7 +19,6 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-
 Client = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 

@@ -29,7 +29,7 @@ from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_protocol
     LineEcho,
     make_protocol,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 # What a peer does: (seconds since the step before, bytes to send | errno to fail with | None to close). The first step
@@ -331,6 +331,19 @@ class TestRun:
         assert [kind for kind, _text, _seconds in outcomes] == [""] * 20
         assert not net.interest, "told when a socket is closed"
 
+    def test_news_before_the_connection_is_there_is_no_connection(self) -> None:
+        class Hasty(FakeNet):
+            def poll(self, timeout: float, _maxevents: int) -> list[tuple[int, int]]:
+                return super().poll(timeout, _maxevents) if self.now > 1000.0 else self.hasten()
+
+            def hasten(self) -> list[tuple[int, int]]:
+                self.now += 0.001
+                return [(fd, READ) for fd in self.open]
+
+        net = Hasty(lambda *_: [(0.1, errno.ECONNREFUSED)])
+        outcomes, _net, _engine = run(net.peer, net=net, protocol=make_protocol("connect", [], None, None))
+        assert [kind for kind, _text, _seconds in outcomes] == ["refused"]
+
     def test_memory_stays_flat(self) -> None:
         net = FakeNet(lambda *_: ONE)
         engine = Engine([V4], LineEcho(["one"]), probes=5000, concurrency=8, net=net)
@@ -456,6 +469,7 @@ def told(script: Script, timeout: float) -> str:
     return "timeout"
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(
     st.lists(scripts, min_size=1, max_size=12),
     st.integers(1, 6),
@@ -477,6 +491,7 @@ def test_any_peers(peers: list[Script], concurrency: int, interval: float, linux
     assert all(later - earlier >= interval - 0.011 for earlier, later in zip(starts, starts[1:]))
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(scripts, min_size=1, max_size=9), st.integers(1, 6), st.booleans(), st.sampled_from(PROTOCOLS[1:]))
 def test_any_peers_of_other_protocols(peers: list[Script], concurrency: int, linux: bool, name: str) -> None:
     """As with a line, except that the protocol is asked what it makes of the bytes."""

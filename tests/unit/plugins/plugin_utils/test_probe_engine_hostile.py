@@ -314,6 +314,13 @@ def test_certificates_that_are_no_good(
     assert re.fullmatch(f"certificate verify failed: {reason}", outcomes[0][1])
 
 
+def test_a_long_name_is_not_told_in_full(certificates: Certificates, trusted: ssl.SSLContext) -> None:
+    with server(echo, tls=trusted) as port:
+        outcomes = probe(port, **certificates.client(".".join(["long"] * 50)))
+    assert {kind for kind, _text in outcomes} == {"tls"}
+    assert len(outcomes[0][1]) == engine_module.DETAIL_LIMIT
+
+
 def test_an_unknown_authority(certificates: Certificates, trusted: ssl.SSLContext) -> None:
     with server(echo, tls=trusted) as port:
         outcomes = probe(port, tls=tls_context(None), server_name="localhost")
