@@ -37,5 +37,5 @@ class FilterModule:
     """The route's filters, by name."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        names = ("tcp_route_objects", "tcp_route_removal", "tcp_route_weights")
+        names = ("tcp_route_live", "tcp_route_objects", "tcp_route_removal", "tcp_route_switch", "tcp_route_weights")
         return {"tcp_route_problem": tcp_route_problem, **{name: _readable(getattr(_routes, name)) for name in names}}

@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reads from the configuration of gateway replicas where they send connections, and waits until all agree. Pure.
 
-The clock, the pause and the way to ask a replica are handed in.
+Weights are those of the listener's clusters (the method "route"), or those of the localities in the cluster of the
+Service as a whole ("endpoints"), where a locality is called like a version. The clock, the pause and the way to ask a
+replica are handed in.
 """
 
 from __future__ import annotations
@@ -13,12 +15,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from ansible_collections.trafficshift.istio.plugins.module_utils._pods import SIDECAR, Object
+from ansible_collections.trafficshift.istio.plugins.module_utils._pods import LOCALITY_LABEL, SIDECAR, Object
 
 FIRST_PAUSE = 0.1  # seconds; a change takes about as long to get from istiod to a gateway
 LONGEST_PAUSE = 1.0
 SHOWN = 10  # destinations of one replica that are returned
 LONGEST_NAME = 200
+
+_WHOLE = {"": 100}  # weights of a route to the Service as a whole
+_TAKES = ("HEALTHY", "UNKNOWN", "DEGRADED")  # health of endpoints that take connections
 
 Weights = dict[str, float]
 
@@ -46,6 +51,13 @@ class Listener(NamedTuple):
     error: str  # why the latest configuration was refused
 
 
+class Endpoints(NamedTuple):
+    """How the cluster of a Service as a whole shares connections among its endpoints."""
+
+    weights: Weights  # by locality, as istiod gave them; those without an endpoint that takes connections are not there
+    weighted: bool  # else Envoy ignores localities
+
+
 class Replica(NamedTuple):
     """What is known of one gateway replica."""
 
@@ -55,6 +67,8 @@ class Replica(NamedTuple):
     clusters: list[str] | None = None
     warming: bool = False
     error: str = ""
+    method: str | None = None  # where the weights stand
+    missing: Sequence[str] = ()  # versions that have their weight, and no endpoint to take its connections
 
 
 class Wanted(NamedTuple):
@@ -62,6 +76,8 @@ class Wanted(NamedTuple):
 
     weights: Mapping[str, int] | None
     clusters: Sequence[str]
+    method: str = "route"
+    endpoint_weights: Mapping[str, int] | None = None
 
 
 class Outcome(NamedTuple):
@@ -98,6 +114,17 @@ def clusters_pattern(destination: Destination) -> str:
 def clusters_query(destination: Destination) -> str:
     """Return the path of Envoy's admin page for the clusters of a Service that are in use."""
     return f"config_dump?resource=dynamic_active_clusters&name_regex={clusters_pattern(destination)}"
+
+
+def endpoints_query(destination: Destination) -> str:
+    """Return the path of Envoy's admin page for the endpoints of a Service as a whole."""
+    return f"config_dump?include_eds&resource=dynamic_endpoint_configs&name_regex={_whole_pattern(destination)}"
+
+
+def weighting_query(destination: Destination) -> str:
+    """Return the path of Envoy's admin page for how the cluster of a Service as a whole balances."""
+    query = f"config_dump?resource=dynamic_active_clusters&name_regex={_whole_pattern(destination)}"
+    return f"{query}&mask=cluster.name,cluster.common_lb_config"
 
 
 def listener_port(service: Object | None, port: int, pod: Object) -> int:
@@ -140,17 +167,64 @@ def read_clusters(dump: Any, destination: Destination) -> list[str]:
     return sorted({subset for subset in map(destination.subset, names) if subset})
 
 
-def judge_replica(name: str, listener: Listener | None, clusters: list[str] | None, wanted: Wanted) -> Replica:
+def read_endpoints(endpoints: Any, clusters: Any, destination: Destination) -> Endpoints:
+    """Return what dumps of endpoints and of active clusters say of the Service as a whole.
+
+    Localities of another priority than the first get nothing as long as the first has endpoints.
+    """
+    weights: Weights = {}
+    for config in _items(endpoints, "configs"):
+        assignment = _mapping(config, "endpoint_config")
+        if destination.subset(str(assignment.get("cluster_name", ""))) != "":
+            continue
+        for group in _items(assignment, "endpoints"):
+            takes = any(e.get("health_status", "HEALTHY") in _TAKES for e in _items(group, "lb_endpoints"))
+            if takes and not group.get("priority"):
+                name = locality_name(group.get("locality"))[:LONGEST_NAME]
+                weights[name] = weights.get(name, 0) + _number(group.get("load_balancing_weight"))
+    whole = [_mapping(c, "cluster") for c in _items(clusters, "configs")]
+    balancing = [_mapping(c, "common_lb_config") for c in whole if destination.subset(str(c.get("name", ""))) == ""]
+    return Endpoints(weights, any("locality_weighted_lb_config" in config for config in balancing))
+
+
+def locality_name(locality: Any) -> str:
+    """Return an Envoy locality as the DestinationRule names it, "" for none; that of a version is its name."""
+    parts = [_text(locality, key) for key in ("region", "zone", "sub_zone")]
+    return "/".join(parts).rstrip("/")
+
+
+def judge_replica(
+    name: str,
+    listener: Listener | None,
+    clusters: list[str] | None,
+    wanted: Wanted,
+    endpoints: Endpoints | None = None,
+) -> Replica:
     """Return the replica with whether it has what is wanted; what is None was not asked for."""
-    ok = True
-    weights = None
+    ok, method = True, None
+    weights: Weights | None = None
+    missing: list[str] = []
     if listener is not None:
         weights = listener.routes[0] if listener.routes else {}
+        method = "route" if weights else None
         if wanted.weights is not None:
             share = {subset: weight for subset, weight in wanted.weights.items() if weight}  # Istio leaves 0 out
+            routed: Mapping[str, float] = _WHOLE if share and wanted.method == "endpoints" else share
             # One that is still as it was must not hide behind another.
-            weights = next((route for route in listener.routes if not same_weights(route, share)), weights)
-            ok = not listener.warming and same_weights(weights, share)
+            weights = next((route for route in listener.routes if not same_weights(route, routed)), weights)
+            ok = not listener.warming and same_weights(weights, routed)
+    if endpoints is not None and (listener is None or same_weights(weights or {}, _WHOLE)):
+        method = "endpoints" if endpoints.weighted else None
+        total = sum(endpoints.weights.values())
+        weights = {version: _plain(100 * w / total) for version, w in endpoints.weights.items() if w}
+        weights = weights if endpoints.weighted else {**_WHOLE}
+        asked = wanted.endpoint_weights if listener is None else wanted.weights
+        if asked:
+            share = {version: weight for version, weight in asked.items() if weight}
+            right = {version: weight for version, weight in share.items() if version in endpoints.weights}
+            ok = ok and endpoints.weighted and same_weights(endpoints.weights, right)
+            missing = [version for version in share if version not in right] if ok else []
+            ok = ok and not missing
     if clusters is not None:
         ok = ok and set(wanted.clusters) <= set(clusters)
     return Replica(
@@ -160,6 +234,8 @@ def judge_replica(name: str, listener: Listener | None, clusters: list[str] | No
         clusters[:SHOWN] if clusters is not None else None,
         listener.warming if listener else False,
         listener.error if listener else "",
+        method,
+        missing,
     )
 
 
@@ -229,7 +305,9 @@ def describe_success(outcome: Outcome, wanted: Wanted, port: int) -> str:
     if wanted.weights is None and not wanted.clusters and number > 1:
         return f"All {number} gateway replicas were read"
     read = outcome.replicas[0].weights
-    parts = [] if read is None else [f"{weights_text(read)} on port {port}"]
+    where = f" on port {port}" if wanted.endpoint_weights is None else ""
+    by = " by the weights of endpoints" if outcome.replicas[0].method == "endpoints" else ""
+    parts = [] if read is None else [f"{weights_text(read)}{by}{where}"]
     if wanted.clusters:
         parts.append(f"the versions {', '.join(wanted.clusters)}")
     return f"{who} {' and '.join(parts)}"
@@ -248,13 +326,32 @@ def describe_lag(outcome: Outcome, wanted: Wanted, port: int, labels: str) -> st
     missing = [name for name in wanted.clusters if name not in (replica.clusters or [])]
     if replica.clusters is not None and missing:
         return f"The gateway replica {replica.name} does not know {', '.join(missing)} yet{tail}"
+    if replica.missing:
+        rest = ", so that the others get its share" if replica.weights else ""
+        return (
+            f"The gateway replica {replica.name} has the weights, but no ready endpoint of "
+            f"{', '.join(replica.missing)}{rest}{tail}"
+        )
     has = weights_text(replica.weights or {})
+    by = ""
+    if wanted.endpoint_weights or (wanted.weights and wanted.method == "endpoints"):
+        # The same numbers in the other place are not what is wanted.
+        has += {"route": " by its route", "endpoints": " by the weights of endpoints"}.get(replica.method or "", "")
+        by = " by the weights of endpoints"
     why = " and a newer one that is not in use yet" if replica.warming else ""
     refused = f", after it refused the latest ({replica.error.rstrip('.')})" if replica.error else ""
     return (
         f"The gateway replica {replica.name} has {has} on port {port}{why}{refused}, not "
-        f"{weights_text(wanted.weights or {})}{tail}"
+        f"{weights_text(wanted.endpoint_weights or wanted.weights or {})}{by}{tail}"
     )
+
+
+def describe_advice(outcome: Outcome) -> str:
+    """Return where to look when something is missing, as the end of a sentence."""
+    missing = next((replica.missing for replica in outcome.replicas if not replica.ok), ())
+    if missing:
+        return f"look at the pods of {', '.join(missing)}, whether they are ready and have the label {LOCALITY_LABEL}"
+    return "look at istioctl proxy-status, and at the log of istiod and of the gateway's pods"
 
 
 def weights_text(weights: Mapping[str, float]) -> str:
@@ -283,8 +380,17 @@ def _chain_weights(chain: Mapping[str, Any], destination: Destination) -> Iterat
                 key = (name if subset is None else subset)[:LONGEST_NAME]
                 weights[key] = weights.get(key, 0) + 100 * weight / total
         if weights:
-            rounded = {name: round(weight, 6) for name, weight in weights.items()}
-            yield {name: int(w) if w == int(w) else w for name, w in rounded.items()}, arrives
+            yield {name: _plain(weight) for name, weight in weights.items()}, arrives
+
+
+def _whole_pattern(destination: Destination) -> str:
+    """Return a regular expression for the name of the cluster of a Service as a whole, quoted for a query."""
+    return quote(rf"outbound\|{destination.port}\|\|{re.escape(short_host(destination.host))}\..*", safe="")
+
+
+def _plain(weight: float) -> float:
+    rounded = round(weight, 6)
+    return int(rounded) if rounded == int(rounded) else rounded
 
 
 def _items(config: Any, key: str) -> list[Mapping[str, Any]]:
@@ -297,6 +403,10 @@ def _items(config: Any, key: str) -> list[Mapping[str, Any]]:
 def _mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     found = config.get(key)
     return found if isinstance(found, Mapping) else {}
+
+
+def _text(config: Any, key: str) -> str:
+    return str(config.get(key) or "") if isinstance(config, Mapping) else ""
 
 
 def _number(value: Any) -> float:

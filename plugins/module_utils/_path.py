@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.trafficshift.istio.plugins.module_utils._pods import (
+    LOCALITY_LABEL,
     SIDECAR,
     Object,
     has_labels,
@@ -236,6 +237,43 @@ def check_subsets(pods: Sequence[Object], versions: Versions, weights: Mapping[s
                 "deploy that version, or correct its labels",
             )
     return Hop("subsets", True, f"The labels of {_names(_weighted(versions, weights))} match pods")
+
+
+def check_localities(pods: Sequence[Object], versions: Versions, namespace: str, mesh: Mapping[str, Any]) -> Hop | None:
+    """Return what keeps localities from standing for versions, None if nothing does.
+
+    `mesh` is the localityLbSetting of the mesh's configuration.
+    """
+
+    def bad(saw: str, fix: str) -> Hop:
+        return Hop("subsets", False, saw, f"{fix}, or set the method to route")
+
+    used = [key for key in ("distribute", "failover", "failoverPriority") if mesh.get(key)]
+    if used:
+        return bad(
+            f"The mesh balances by localities (localityLbSetting with {_names(used)}), so that they are places and "
+            "cannot stand for versions",
+            "take that out of the mesh's configuration",
+        )
+    unlabelled: dict[str, list[Object]] = {}
+    for pod in pods:
+        version = next((name for name, labels in versions.items() if has_labels(pod, labels)), "")
+        locality = labels_of(pod).get(LOCALITY_LABEL, "")
+        if locality and locality != version and (version or locality in versions):
+            return bad(
+                f"The pod {namespace}/{pod['metadata']['name']} of {version or 'no version'} has the label "
+                f"{LOCALITY_LABEL}: {locality}, so that it would get connections as {locality}",
+                f"give it the version's name as {LOCALITY_LABEL}" if version else "take the label away",
+            )
+        if version and not locality:
+            unlabelled.setdefault(version, []).append(pod)
+    for version, found in unlabelled.items():
+        return bad(
+            f"The label {LOCALITY_LABEL}: {version} is missing on pods of {version} in the namespace {namespace} "
+            f"({_pods(found)}), which would get no connections",
+            "add it to the pod template",
+        )
+    return None
 
 
 def check_endpoints(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SIDECAR = "istio-proxy"  # the container's name in gateways and in injected pods alike
+LOCALITY_LABEL = "istio-locality"  # Istio's, it goes before the places in the labels of nodes
 
 Object = Mapping[str, Any]
 

@@ -5,6 +5,10 @@
 
 Lists are complete in what is returned, because the API server replaces a list as a whole. A key with the value None
 is one that a merge patch removes.
+
+The weights stand in one of two places, the method. With "route" they are the VirtualService's, one destination for each
+subset. With "endpoints" the VirtualService names the Service as a whole, and the DestinationRule distributes its
+connections over localities that are called like the versions: pods say theirs with a label.
 """
 
 from __future__ import annotations
@@ -17,6 +21,9 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "trafficshift.istio"
 SUBSETS_ANNOTATION = "trafficshift.istio/subsets"  # the subsets made here, so that others' are left alone
 ROUTE_ANNOTATION = "trafficshift.istio/route"  # the port and the gateway added to somebody else's VirtualService
+LOCALITIES_ANNOTATION = "trafficshift.istio/localities"  # the versions whose localities were given weights here
+UNWEIGHTED_ANNOTATION = "trafficshift.istio/unweighted"  # the subsets that were told here to ignore these weights
+METHODS = ("route", "endpoints")
 MESH = "mesh"  # Istio's name for all sidecars, where a VirtualService may bind instead of a gateway
 
 _NARROWING = ("destinationSubnets", "sourceLabels", "sourceNamespace", "sourceSubnet")
@@ -56,7 +63,7 @@ def validate_weights(weights: Any, versions: Any) -> dict[str, int]:
 def validate_spec(spec: Any, removal: bool = False) -> dict[str, Any]:
     """Return the route's description with checked weights and plain types; ValueError with one sentence if wrong.
 
-    A `removal` needs only names and ports, and gets only these.
+    A `removal` needs only names and ports, and gets only these. The method is "route" unless given.
     """
     if not isinstance(spec, Mapping):
         raise ValueError("The description of the route is not a mapping.")
@@ -79,6 +86,9 @@ def validate_spec(spec: Any, removal: bool = False) -> dict[str, Any]:
         return plain
     plain["gateway_selector"] = _labels("The gateway selector", spec["gateway_selector"])
     plain["weights"] = validate_weights(spec["weights"], spec["versions"])
+    plain["method"] = str(spec.get("method", METHODS[0]))
+    if plain["method"] not in METHODS:
+        raise ValueError(f"The route's method is {_cut(plain['method'])}, not one of {_list(METHODS)}.")
     plain["versions"] = {str(name): _labels(f"The version {name}", labels) for name, labels in spec["versions"].items()}
     return plain
 
@@ -86,12 +96,22 @@ def validate_spec(spec: Any, removal: bool = False) -> dict[str, Any]:
 def tcp_route_objects(spec: Any, existing: Iterable[Object] = (), prune: bool = False) -> list[Object]:
     """Return DestinationRule, Gateway and VirtualService, in the order that never names a subset that is not there.
 
-    `existing` are the live objects; what others wrote into them stays. Subsets made here that are no longer wanted
-    stay until `prune`, for gateways that still have the former route. Raises ValueError with one sentence, also if the
-    route would have to overwrite what others wrote.
+    `existing` are the live objects; what others wrote into them stays. Subsets made here that are no longer wanted, and
+    endpoints' weights if they are not, stay until `prune`, for gateways that still have the former route. Raises
+    ValueError with one sentence, also if the route would have to overwrite what others wrote.
     """
     route = validate_spec(spec)
+    existing = list(existing)
     live = _live(route, existing)
+    held = tcp_route_switch(spec, existing)
+    unknown = [version for version, weight in held.items() if weight and version not in route["versions"]]
+    if unknown:
+        raise ValueError(
+            f"Connections go to {_list(unknown)}, which is not among the versions: change the method first, with the "
+            "versions as they are, and then the versions."
+        )
+    if route["method"] == "endpoints":
+        _check_localities(route, live["DestinationRule"], existing)
     return [
         _destination_rule(route, live["DestinationRule"], prune),
         _gateway(route, live["Gateway"]),
@@ -131,9 +151,13 @@ def tcp_route_removal(spec: Any, existing: Iterable[Object]) -> list[dict[str, A
         rule = live["DestinationRule"]
         ours = _recorded(rule)
         spec_left = {**rule.get("spec", {})}
+        if _recorded(rule, LOCALITIES_ANNOTATION):
+            spec_left = _without_localities(rule)
         spec_left["subsets"] = [s for s in spec_left.get("subsets") or [] if s.get("name") not in ours] or None
         left = any(value for key, value in spec_left.items() if key != "host") or not _is_ours(rule)
-        steps.append(_step(rule, spec_left if left else None, {SUBSETS_ANNOTATION: None}))
+        noted = (SUBSETS_ANNOTATION, LOCALITIES_ANNOTATION, UNWEIGHTED_ANNOTATION)
+        annotations = {name: None for name in noted if _recorded(rule, name)}
+        steps.append(_step(rule, spec_left if left else None, annotations))
     return [step for step in steps if step]
 
 
@@ -160,16 +184,43 @@ def tcp_route_weights(virtual_service: Any, port: int) -> dict[str, int]:
     """
     if not isinstance(virtual_service, Mapping):
         raise ValueError("The VirtualService is not a mapping.")
-    for entry in (virtual_service.get("spec") or {}).get("tcp") or []:
-        if any(_is_route(match, port) for match in entry.get("match") or []):
-            weights: dict[str, int] = {}
-            destinations = entry.get("route") or []
-            for item in destinations:
-                destination = item.get("destination") or {}
-                name = str(destination.get("subset") or destination.get("host") or "")
-                weights[name] = weights.get(name, 0) + int(item.get("weight", 100 if len(destinations) == 1 else 0))
-            return weights
-    return {}
+    weights: dict[str, int] = {}
+    destinations = _destinations(virtual_service, port)
+    for item in destinations:
+        destination = item.get("destination") or {}
+        name = str(destination.get("subset") or destination.get("host") or "")
+        weights[name] = weights.get(name, 0) + int(item.get("weight", 100 if len(destinations) == 1 else 0))
+    return weights
+
+
+def tcp_route_live(spec: Any, existing: Iterable[Object]) -> dict[str, Any]:
+    """Return {method, weights} of the live route, with method "" if no method gives it weights by version.
+
+    Of the description only names and ports are looked at. Weights are by version, zeros included, as far as the objects
+    name those versions, and {} without a route. Raises ValueError with one sentence if the description is wrong.
+    """
+    route = validate_spec(spec, removal=True)
+    live = _live(route, existing)
+    destinations = _destinations(live["VirtualService"], route["gateway_port"])
+    weights = tcp_route_weights(live["VirtualService"], route["gateway_port"])
+    if len(destinations) != 1 or destinations[0].get("destination", {}).get("subset"):
+        return {"method": METHODS[0] if weights else "", "weights": weights}
+    rule = live["DestinationRule"]
+    shares = _setting(rule.get("spec") or {}).get("distribute") or []
+    ours = _is_host((destinations[0].get("destination") or {}).get("host"), route)
+    if not ours or len(shares) != 1 or shares[0].get("from") != "*" or not shares[0].get("to"):
+        return {"method": "", "weights": weights}
+    versions = dict.fromkeys(sorted(_recorded(rule, LOCALITIES_ANNOTATION)), 0)
+    return {"method": METHODS[1], "weights": {**versions, **{str(v): int(w) for v, w in shares[0]["to"].items()}}}
+
+
+def tcp_route_switch(spec: Any, existing: Iterable[Object]) -> dict[str, int]:
+    """Return the live weights if the route has another method than the wanted one, {} if it stays or has none.
+
+    A change of the method keeps them, so that it moves no traffic. Raises ValueError with one sentence.
+    """
+    live = tcp_route_live(spec, existing)
+    return live["weights"] if live["method"] not in ("", validate_spec(spec)["method"]) else {}
 
 
 def destination_rule_name(route_name: str) -> str:
@@ -183,7 +234,7 @@ def _destination_rule(route: dict[str, Any], live: Object, prune: bool) -> Objec
     subsets = {str(subset.get("name")): subset for subset in spec.get("subsets") or []}
     host = route["service"]
     if live and not _is_ours(live):
-        if str(spec.get("host")).split(".")[:2] not in ([host], [host, route["namespace"]]):
+        if not _is_host(spec.get("host"), route):
             raise ValueError(
                 f"{_foreign(live)} has the host {spec.get('host')}, not {host}: choose another tcp_route_name."
             )
@@ -202,9 +253,102 @@ def _destination_rule(route: dict[str, Any], live: Object, prune: bool) -> Objec
         subsets = {key: value for key, value in subsets.items() if key in route["versions"] or key not in recorded}
     for version, labels in route["versions"].items():
         subsets[version] = {**subsets.get(version, {}), "name": version, "labels": labels}
-    rule = _object("DestinationRule", name, route["namespace"], live, _record(live, SUBSETS_ANNOTATION, ours))
-    rule["spec"] = {**spec, "host": host, "subsets": list(subsets.values())}
+    annotations = _record(live, SUBSETS_ANNOTATION, ours)
+    spec = {**spec, "host": host, "subsets": list(subsets.values())}
+    if route["method"] == "endpoints":
+        spec, unweighted = _with_localities(spec, route["weights"], _recorded(live, UNWEIGHTED_ANNOTATION))
+        annotations.update(_record(live, LOCALITIES_ANNOTATION, set(route["versions"])))
+        annotations.update(_record(live, UNWEIGHTED_ANNOTATION, unweighted))
+    elif prune and _recorded(live, LOCALITIES_ANNOTATION):
+        spec = _without_localities({**live, "spec": spec})
+        annotations.update({LOCALITIES_ANNOTATION: None, **_record(live, UNWEIGHTED_ANNOTATION, set())})
+    rule = _object("DestinationRule", name, route["namespace"], live, annotations)
+    rule["spec"] = spec
     return rule
+
+
+def _check_localities(route: dict[str, Any], live: Object, existing: Iterable[Object]) -> None:
+    """Raise ValueError with one sentence if localities already mean something, or would not be looked at."""
+    spec = live.get("spec") or {}
+    setting = _setting(spec)
+    way_out = "or set tcp_route_method to route"
+    if setting and (not _recorded(live, LOCALITIES_ANNOTATION) or setting.keys() - {"enabled", "distribute"}):
+        raise ValueError(
+            f"The DestinationRule {'/'.join(_key(live))} has a localityLbSetting that was not made by this collection, "
+            f"so that localities are places and cannot stand for versions: take it out, {way_out}."
+        )
+    for settings in (spec.get("trafficPolicy") or {}).get("portLevelSettings") or []:
+        if (settings.get("port") or {}).get("number") == route["service_port"]:
+            raise ValueError(
+                f"The DestinationRule {'/'.join(_key(live))} has portLevelSettings for port {route['service_port']}, "
+                f"which would hide the weights of the endpoints: move them into its trafficPolicy, {way_out}."
+            )
+    for other in existing:
+        theirs = other.get("spec") or {}
+        if (
+            other.get("kind") == "DestinationRule"
+            and _key(other)[0] == route["namespace"]
+            and _key(other)[1] != destination_rule_name(route["name"])
+            and _is_host(theirs.get("host"), route)
+            and theirs.get("trafficPolicy")
+        ):
+            raise ValueError(
+                f"The DestinationRule {'/'.join(_key(other))} has a trafficPolicy for the same host {theirs['host']}, "
+                f"and only one of the two would be used: take one out, {way_out}."
+            )
+
+
+def _with_localities(spec: Object, weights: Mapping[str, int], unweighted: set[str]) -> tuple[Object, set[str]]:
+    """Return a DestinationRule's spec with weights of localities, and the subsets that are told to ignore them.
+
+    Subsets would follow the Service's weights, and one with weight 0 would lose its endpoints; whoever uses subsets is
+    to notice nothing, and the other method has to find them whole.
+    """
+    policy = spec.get("trafficPolicy") or {}
+    balancer = {key: value for key, value in (policy.get("loadBalancer") or {}).items() if key != "localityLbSetting"}
+    ignoring = {**balancer, "localityLbSetting": {"enabled": False}}
+    subsets, told = [], set()
+    for subset in spec["subsets"]:
+        own = subset.get("trafficPolicy") or {}
+        ours = subset["name"] in unweighted and _setting(subset) == {"enabled": False}
+        if ours or not own.get("loadBalancer"):
+            told.add(str(subset["name"]))
+            subsets.append({**subset, "trafficPolicy": {**own, "loadBalancer": ignoring}})
+        else:
+            subsets.append(subset)
+    # Istio takes no weight 0, and leaves the endpoints of localities that are not named out.
+    share = {"from": "*", "to": {version: weight for version, weight in weights.items() if weight}}
+    setting = {"enabled": True, "distribute": [share]}
+    policy = {**policy, "loadBalancer": {**balancer, "localityLbSetting": setting}}
+    return {**spec, "trafficPolicy": policy, "subsets": subsets}, told
+
+
+def _without_localities(live: Object) -> Object:
+    """Return a DestinationRule's spec without the weights of localities that were given here."""
+    spec = {**live.get("spec", {})}
+    subsets = []
+    for subset in spec.get("subsets") or []:
+        if subset.get("name") in _recorded(live, UNWEIGHTED_ANNOTATION) and _setting(subset) == {"enabled": False}:
+            own = {key: value for key, value in subset["trafficPolicy"].items() if key != "loadBalancer"}
+            subsets.append({key: value for key, value in {**subset, "trafficPolicy": own}.items() if value})
+        else:
+            subsets.append(subset)
+    policy = {**(spec.get("trafficPolicy") or {})}
+    if _setting(spec):
+        left = {key: value for key, value in policy["loadBalancer"].items() if key != "localityLbSetting"}
+        policy["loadBalancer"] = {**left, "localityLbSetting": None} if left else None
+        spec["trafficPolicy"] = policy if any(policy.values()) else None
+    return {**spec, "subsets": subsets}
+
+
+def _setting(holder: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the localityLbSetting of a DestinationRule's spec, or of one of its subsets."""
+    return ((holder.get("trafficPolicy") or {}).get("loadBalancer") or {}).get("localityLbSetting") or {}
+
+
+def _is_host(host: Any, route: Mapping[str, Any]) -> bool:
+    """Whether a host in the route's namespace is the route's Service."""
+    return str(host).split(".")[:2] in ([route["service"]], [route["service"], route["namespace"]])
 
 
 def _gateway(route: dict[str, Any], live: Object) -> Object:
@@ -246,17 +390,13 @@ def _virtual_service(route: dict[str, Any], live: Object) -> Object:
     match: dict[str, Any] = {"port": route["gateway_port"]}
     if any(not _same_gateway(ref, live, route["namespace"], route["gateway_name"]) for ref in gateways):
         match["gateways"] = [route["gateway_name"]]  # the port means something else on the other gateways
-    destinations = [
-        {
-            "destination": {
-                "host": route["service"],
-                "port": {"number": route["service_port"]},
-                "subset": version,
-            },
-            "weight": weight,
-        }
+    service = {"host": route["service"], "port": {"number": route["service_port"]}}
+    destinations: list[dict[str, Any]] = [
+        {"destination": {**service, "subset": version}, "weight": weight}
         for version, weight in route["weights"].items()
     ]
+    if route["method"] == "endpoints":
+        destinations = [{"destination": service}]
     entries = list(spec.get("tcp") or [])
     old = next(
         (i for i, e in enumerate(entries) if any(_is_route(m, match["port"]) for m in e.get("match") or [])), None
@@ -273,14 +413,22 @@ def _virtual_service(route: dict[str, Any], live: Object) -> Object:
         added |= {str(match["port"])} if old is None else set()
         added |= set() if bound else {route["gateway_name"]}
     annotations = _record(live, ROUTE_ANNOTATION, added)
-    service = _object("VirtualService", route["name"], route["namespace"], live, annotations)
-    service["spec"] = {
+    virtual = _object("VirtualService", route["name"], route["namespace"], live, annotations)
+    virtual["spec"] = {
         **spec,
         "hosts": list(spec.get("hosts") or ["*"]),
         "gateways": gateways if bound else [*gateways, route["gateway_name"]],
         "tcp": [*before, {"match": matches, "route": destinations}, *after],
     }
-    return service
+    return virtual
+
+
+def _destinations(virtual_service: Mapping[str, Any], port: int) -> list[Mapping[str, Any]]:
+    """Return where a VirtualService sends all connections to a gateway port."""
+    for entry in (virtual_service.get("spec") or {}).get("tcp") or []:
+        if any(_is_route(match, port) for match in entry.get("match") or []):
+            return list(entry.get("route") or [])
+    return []
 
 
 def _without_route(entries: list[Object], port: int) -> list[Object]:

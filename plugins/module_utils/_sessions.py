@@ -8,6 +8,10 @@ come about (cx_connect_fail) and how many are open (cx_active). What of two read
 whoever made them and whatever they carry. Envoy counts a connection when it has drawn its version, before anything can
 become of it, so that each reading holds the first so many connections of each replica, in the order of their draws.
 
+With the method "endpoints" there is one cluster, and the locality of an endpoint says its version. Envoy then does not
+draw versions but takes turns among them, so that growth is closer to the shares than chance would have it: a test that
+allows for chance is wrong no more often.
+
 Replicas are not read at the same moment. What their readings hold together is one beginning from each of several
 independent sequences of draws, and where a beginning ends was not chosen by the versions drawn. For a test that may
 look at any time that is as good as one sequence. For the same reason a whole replica may be left out, which favours no
@@ -27,11 +31,18 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from ansible_collections.trafficshift.istio.plugins.module_utils import _gateway, _verdict
-from ansible_collections.trafficshift.istio.plugins.module_utils._pods import SIDECAR, Object, is_ready, labels_of
+from ansible_collections.trafficshift.istio.plugins.module_utils._pods import (
+    LOCALITY_LABEL,
+    SIDECAR,
+    Object,
+    is_ready,
+    labels_of,
+)
 from ansible_collections.trafficshift.istio.plugins.module_utils._verdict import Question, Verdict
 
 SHOWN = 10  # replicas, endpoints and notes that are returned to be read by people
 _NO_SINCE = "since holds no reading: register what gateway_sessions returned, and give that back as it is."
+_UNCOUNTED = "connections meant for it are not counted"
 _STATS = {"cx_total": "made", "cx_connect_fail": "failed", "cx_active": "live"}
 
 
@@ -63,6 +74,7 @@ class Reading(NamedTuple):
     destination: str
     replicas: dict[str, Replica]  # by incarnation, of each replica whose proxy runs
     pods: dict[str, str] | None  # by IP address of an endpoint, what changes when its pod leaves and comes back
+    method: str = "route"  # or "endpoints": what tells the versions apart
 
     @property
     def unread(self) -> list[Replica]:
@@ -86,21 +98,24 @@ def counters_query(destination: _gateway.Destination) -> str:
     return f"clusters?format=json&filter={_gateway.clusters_pattern(destination)}"
 
 
-def read_counters(page: Any, destination: _gateway.Destination) -> Subsets:
+def read_counters(page: Any, destination: _gateway.Destination, method: str = "route") -> Subsets:
     """Return what the JSON of Envoy's page /clusters (envoy.admin.v3.Clusters) says of the destination.
 
+    With the method "endpoints" only the cluster of the Service as a whole counts, and localities stand for subsets.
     Envoy leaves out zeros. Raises ValueError, TypeError, KeyError or AttributeError if the page is something else.
     """
     subsets: Subsets = {}
     for cluster in page.get("cluster_statuses", []):
         subset = destination.subset(str(cluster["name"]))
-        if subset is None:
+        if subset is None or (subset and method == "endpoints"):
             continue
-        hosts = subsets.setdefault(subset, {})
+        subsets.setdefault(subset, {})
         for host in cluster.get("host_statuses", []):
             address = host["address"]["socket_address"]
             ip = f"[{address['address']}]" if ":" in address["address"] else address["address"]
             stats = {_STATS.get(stat["name"]): int(stat.get("value", 0)) for stat in host["stats"]}
+            version = _gateway.locality_name(host.get("locality")) if method == "endpoints" else subset
+            hosts = subsets.setdefault(version, {})
             hosts[f"{ip}:{address['port_value']}"] = Counters(stats["made"], stats["failed"], stats["live"])
     return subsets
 
@@ -137,7 +152,7 @@ def lives(pods: Iterable[Object]) -> dict[str, str]:
         containers = [*(status.get("containerStatuses") or []), *(status.get("initContainerStatuses") or [])]
         restarts = sum(int(container.get("restartCount", 0)) for container in containers)
         changed = conditions.get("Ready", {}).get("lastTransitionTime", "")
-        locality = labels_of(pod).get("istio-locality", "")
+        locality = labels_of(pod).get(LOCALITY_LABEL, "")
         life = f"{pod['metadata'].get('uid', '')}/{is_ready(pod)}/{changed}/{restarts}/{locality}"
         for entry in status.get("podIPs") or [{"ip": status.get("podIP", "")}]:
             # Pods on their node's network share its address.
@@ -168,7 +183,7 @@ def pack(reading: Reading) -> dict[str, Any]:
     return {**reading._asdict(), "replicas": replicas}
 
 
-def unpack(given: Any, destination: str) -> Reading:
+def unpack(given: Any, destination: str, method: str = "route") -> Reading:
     """Return the reading in a result of gateway_sessions; raises ValueError with one sentence if there is none."""
     try:
         packed = given["reading"]
@@ -189,11 +204,13 @@ def unpack(given: Any, destination: str) -> Reading:
             for incarnation, replica in packed["replicas"].items()
         }
         pods = packed["pods"] and {str(ip): str(life) for ip, life in packed["pods"].items()}
-        reading = Reading(packed["taken"], str(packed["destination"]), replicas, pods)
+        reading = Reading(packed["taken"], str(packed["destination"]), replicas, pods, str(packed["method"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(_NO_SINCE) from error
     if reading.destination != destination:
         raise ValueError(f"since was read for {reading.destination[:200]}, not for {destination}.")
+    if reading.method != method:
+        raise ValueError(f"since was read with the method {reading.method[:20]}, not with {method}.")
     return reading
 
 
@@ -279,7 +296,7 @@ class Window:
             first = self.base.replicas.get(incarnation)
             started = (first and first.counters) or {}
             growth = {}
-            for subset, hosts in (replica.counters or {}).items():
+            for subset, hosts in _told(replica.counters or {}, self.base.method):
                 from_here = started.get(subset, {})
                 growth[subset] = added(*(_grown(from_here.get(a, Counters()), now) for a, now in hosts.items()))
                 if incarnation not in self.now.replicas:
@@ -313,10 +330,12 @@ class Window:
                 continue
             where = f"of {_version(subset)} on the gateway replica {now.name}"
             found = (now.counters or {}).get(subset)
-            began = {since[subset] for since in (before.since, now.since) if subset in since}
-            if found is None or len(began) > 1:
+            cluster = "" if self.base.method == "endpoints" else subset
+            began = {since[cluster] for since in (before.since, now.since) if cluster in since}
+            if cluster not in (now.counters or {}) or len(began) > 1:
                 self.faults.setdefault(f"the cluster {where} was removed or made anew, and its counters with it")
                 continue
+            found = found or {}
             for address, counters in hosts.items():
                 if address not in found:
                     self.faults.setdefault(f"the endpoint {address} {where} has gone, with what it still got")
@@ -331,9 +350,8 @@ class Window:
             for version, wanted in self._versions.items():
                 if not replica.counters.get(version):
                     self._deserted.add((incarnation, version))
-                    self.notes.setdefault(
-                        f"{version} has no endpoint on {replica.name}, and connections meant for it are not counted"
-                    )
+                    lost = "others get its share" if reading.method == "endpoints" else _UNCOUNTED
+                    self.notes.setdefault(f"{version} has no endpoint on {replica.name}, and {lost}")
                 elif wanted and (incarnation, version) in self._deserted:
                     self.faults.setdefault(
                         f"{version} had no endpoint on the gateway replica {replica.name} for a time"
@@ -490,7 +508,7 @@ def shown_replicas(reading: Reading) -> list[dict[str, Any]]:
                     **_named(added(*hosts.values())),
                     "endpoints": {address: _named(hosts[address]) for address in sorted(hosts)[:SHOWN]},
                 }
-                for subset, hosts in sorted(replica.counters.items())
+                for subset, hosts in sorted(_told(replica.counters, reading.method))
             }
         entry = {"name": replica.name, "incarnation": incarnation, "ready": replica.ready}
         shown.append({**entry, "subsets": subsets, "error": replica.error})
@@ -501,9 +519,14 @@ def totals(reading: Reading) -> dict[str, dict[str, int]]:
     """Return all replicas' counters together, by subset."""
     total: dict[str, Counters] = {}
     for replica in reading.replicas.values():
-        for subset, hosts in (replica.counters or {}).items():
+        for subset, hosts in _told(replica.counters or {}, reading.method):
             total[subset] = added(total.get(subset, Counters()), *hosts.values())
     return {subset: _named(total[subset]) for subset in sorted(total)}
+
+
+def _told(counters: Subsets, method: str) -> list[tuple[str, dict[str, Counters]]]:
+    """Return what there is to tell: by endpoints, a Service as a whole of which each endpoint has a version is not."""
+    return [(subset, hosts) for subset, hosts in counters.items() if hosts or subset or method == "route"]
 
 
 def shown_growth(growth: Mapping[str, Counters]) -> dict[str, dict[str, int]]:

@@ -41,6 +41,15 @@ options:
     description: Port of that Service.
     type: int
     required: true
+  method:
+    description:
+      - What tells the versions apart. With V(route) each has a cluster of its own (a subset).
+      - With V(endpoints) the route names the Service as a whole, and the versions are the localities of its endpoints.
+        Envoy forgets the endpoints of a version without a share, so that connections that are still open to them are
+        not in RV(totals).
+    type: str
+    choices: [route, endpoints]
+    default: route
   since:
     description: What this module returned before, as it was registered. Connections made from then on are counted.
     type: dict
@@ -190,6 +199,11 @@ totals:
   type: dict
   sample:
     v2: {cx_total: 302, cx_connect_fail: 0, cx_active: 0}
+method:
+  description: What told the versions apart.
+  returned: when the replicas were read
+  type: str
+  sample: route
 taken:
   description: When the counters were read last.
   returned: when the replicas were read
@@ -373,6 +387,7 @@ from ansible_collections.trafficshift.istio.plugins.module_utils._client import 
     cut,
 )
 from ansible_collections.trafficshift.istio.plugins.module_utils._pods import Object, is_ready, selector_text
+from ansible_collections.trafficshift.istio.plugins.module_utils._routes import METHODS
 from ansible_collections.trafficshift.istio.plugins.module_utils._sessions import Reading, Replica, Window
 
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
@@ -409,6 +424,7 @@ class Gateway:
 
     def __init__(self, cluster: Cluster, params: dict[str, Any]) -> None:
         self.cluster = cluster
+        self.method = params["method"]
         self.replicas = _replicas.Replicas(cluster, params["namespace"], params["selector"])
         self.destination = _gateway.Destination(params["destination"], params["destination_port"])
         self.text = f"{_gateway.short_host(params['destination'])}:{params['destination_port']}"
@@ -423,7 +439,7 @@ class Gateway:
             lambda pod, why: Replica(pod["metadata"]["name"], is_ready(pod), error=why),
         )
         found = {"/".join(map(str, _gateway.incarnation(pod))): answer for pod, answer in zip(pods, answers)}
-        return Reading(taken, self.text, found, _sessions.steady(before, self._pods()))
+        return Reading(taken, self.text, found, _sessions.steady(before, self._pods()), self.method)
 
     def _pods(self) -> dict[str, str] | None:
         """Return the destination's pods; None if they may not be read, or if its Service does not select any."""
@@ -441,7 +457,7 @@ class Gateway:
         try:
             began = _sessions.read_beginnings(self._request(name, clusters), self.destination)
             page = self._request(name, _sessions.counters_query(self.destination))
-            counters = _sessions.read_counters(page, self.destination)
+            counters = _sessions.read_counters(page, self.destination, self.method)
             if _sessions.read_beginnings(self._request(name, clusters), self.destination) != began:
                 return Replica(name, ready, error="its clusters changed while it was read")
             return Replica(name, ready, counters, began)
@@ -485,7 +501,7 @@ def look(gateway: Gateway, params: dict[str, Any], question: _verdict.Question |
     deadline = time.monotonic() + timeout
     timing: dict[str, Any] = {"clock": time.monotonic, "sleep": time.sleep, "transient": UnreachableError}
     if params["since"]:
-        base = _sessions.unpack(params["since"], gateway.text)
+        base = _sessions.unpack(params["since"], gateway.text, gateway.method)
     else:
         base = _sessions.repeat(gateway.read, lambda reading: not reading.unread, timeout, **timing)
     versions = {**(tally or {}), **(question.expect if question else {})}
@@ -511,6 +527,7 @@ def describe(window: Window, params: dict[str, Any], question: _verdict.Question
     result: dict[str, Any] = {
         "replicas": replicas,
         "totals": _sessions.totals(window.now),
+        "method": window.now.method,
         "taken": window.now.taken,
         "reading": _sessions.pack(window.now),
         "complete": not window.reason() and not window.lost,
@@ -570,6 +587,7 @@ def main() -> None:
             selector={"type": "dict", "default": {"istio": "ingressgateway"}},
             destination={"type": "str", "required": True},
             destination_port={"type": "int", "required": True},
+            method={"type": "str", "choices": list(METHODS), "default": METHODS[0]},
             since={"type": "dict"},
             expect={"type": "dict"},
             profile={"type": "str", "choices": ["strict", "quick", "fixed"], "default": "strict"},

@@ -50,6 +50,19 @@ options:
       - An empty mapping waits until there is no route.
       - Without this option weights are read and not compared.
     type: dict
+  method:
+    description:
+      - Where O(weights) stand. V(route) is the route, with a destination for each subset.
+      - V(endpoints) is the endpoints of the Service as a whole, that the route then has to name, in localities that are
+        called like the versions. Every replica has to have exactly these weights, and an endpoint for each of them.
+    type: str
+    choices: [route, endpoints]
+    default: route
+  endpoint_weights:
+    description:
+      - The percentage of each version in the Service's endpoints, for a route that is going to name the Service as a
+        whole. The route is not looked at.
+    type: dict
   clusters:
     description:
       - Versions (subsets) that every replica is to know, for a route that is going to name them.
@@ -86,6 +99,14 @@ EXAMPLES = r"""
     destination_port: 9000
     clusters: [v2]
 
+- name: Wait until every gateway replica shares the Service's connections among its endpoints
+  trafficshift.istio.gateway_weights:
+    port: 31400
+    destination: tcp-echo.default
+    destination_port: 9000
+    weights: {v1: 80, v2: 20}
+    method: endpoints
+
 - name: Show what the gateway replicas have
   trafficshift.istio.gateway_weights:
     port: 31400
@@ -109,7 +130,19 @@ replicas:
       description:
         - Percentage by version. A cluster of another Service goes by its whole name.
         - Empty without a route, null if it was not read.
+        - With O(method=endpoints), what connections get. A version with a weight and without an endpoint gets nothing.
       type: dict
+      returned: always
+    method:
+      description: Where these weights stand, null if the replica has none by version.
+      type: str
+      returned: always
+    missing:
+      description:
+        - Versions that have the wanted weight, and no endpoint that is ready. Nobody sees an error, as the others get
+          their share.
+      type: list
+      elements: str
       returned: always
     clusters:
       description: The versions that the replica knows, null if it was not read.
@@ -131,6 +164,8 @@ replicas:
   sample:
     - name: istio-ingressgateway-59877d5fb8-2jzcf
       weights: {v1: 80, v2: 20}
+      method: route
+      missing: []
       clusters: null
       warming: false
       ok: true
@@ -175,14 +210,17 @@ from ansible_collections.trafficshift.istio.plugins.module_utils._client import 
 )
 from ansible_collections.trafficshift.istio.plugins.module_utils._gateway import Replica
 from ansible_collections.trafficshift.istio.plugins.module_utils._pods import Object, is_ready
-from ansible_collections.trafficshift.istio.plugins.module_utils._routes import validate_weights
+from ansible_collections.trafficshift.istio.plugins.module_utils._routes import METHODS, validate_weights
 
 
 def check_options(params: dict[str, Any]) -> None:
     """Raise ValueError with one sentence if the destination or the weights are wrong."""
     _gateway.check_host(params["destination"])
-    if params["weights"]:
-        params["weights"] = validate_weights(params["weights"], params["weights"])
+    for option in ("weights", "endpoint_weights"):
+        if params[option]:
+            params[option] = validate_weights(params[option], params[option])
+    if params["endpoint_weights"] is not None and (params["weights"] is not None or not params["endpoint_weights"]):
+        raise ValueError("endpoint_weights needs a version, and takes the place of weights: give one of the two.")
 
 
 class Gateway:
@@ -193,7 +231,9 @@ class Gateway:
         self.params = params
         self.replicas = _replicas.Replicas(cluster, params["namespace"], params["selector"])
         self.destination = _gateway.Destination(params["destination"], params["destination_port"])
-        self.wanted = _gateway.Wanted(params["weights"], params["clusters"])
+        self.wanted = _gateway.Wanted(
+            params["weights"], params["clusters"], params["method"], params["endpoint_weights"]
+        )
         self.service: dict[str, Any] | None = None
 
     def pods(self) -> list[Object]:
@@ -210,23 +250,30 @@ class Gateway:
     def _ask_one(self, pod: Object) -> Replica:
         name = pod["metadata"]["name"]
         port = _gateway.listener_port(self.service, self.params["port"], pod)
-        listener = clusters = None
+        listener = clusters = endpoints = None
+        ahead = self.wanted.endpoint_weights is not None
         try:
-            if self.params["weights"] is not None or not self.params["clusters"]:
+            if self.wanted.weights is not None or not (self.wanted.clusters or ahead):
                 listener = _gateway.read_listener(
                     self._request(name, _gateway.listener_query(port)), port, self.destination
                 )
                 listener = listener._replace(error=cut(listener.error))
-            if self.params["clusters"]:
+            if self.wanted.clusters:
                 dump = self._request(name, _gateway.clusters_query(self.destination))
                 clusters = _gateway.read_clusters(dump, self.destination)
+            if ahead or (listener is not None and listener.routes and self.wanted.method == "endpoints"):
+                endpoints = _gateway.read_endpoints(
+                    self._request(name, _gateway.endpoints_query(self.destination)),
+                    self._request(name, _gateway.weighting_query(self.destination)),
+                    self.destination,
+                )
         except ForbiddenError:
             raise
         except ClusterError as error:  # the replica may just be going
             return Replica(name, False, error=str(error))
         except (ValueError, TypeError, AttributeError) as error:
             return Replica(name, False, error=f"its configuration cannot be read: {cut(error)}")
-        return _gateway.judge_replica(name, listener, clusters, self.wanted)
+        return _gateway.judge_replica(name, listener, clusters, self.wanted, endpoints)
 
     def _request(self, pod: str, path: str) -> Any:
         return json.loads(self.replicas.request(pod, path) or "{}")
@@ -258,10 +305,8 @@ def observe(gateway: Gateway) -> dict[str, Any]:
         else:
             lag = _gateway.describe_lag(outcome, gateway.wanted, params["port"], gateway.replicas.labels)
             waited = f", waited {timeout} s" if timeout else ""
-            result["reason"] = (
-                f"{lag} (namespace {params['namespace']}{waited}): look at istioctl proxy-status, and at the log of "
-                "istiod and of the gateway's pods."
-            )
+            advice = _gateway.describe_advice(outcome)
+            result["reason"] = f"{lag} (namespace {params['namespace']}{waited}): {advice}."
             if params["wait"]:
                 result.update(failed=True, msg=result["reason"])
     result["duration"] = round(time.monotonic() - began, 3)
@@ -278,6 +323,8 @@ def main() -> None:
             destination={"type": "str", "required": True},
             destination_port={"type": "int", "required": True},
             weights={"type": "dict"},
+            method={"type": "str", "choices": list(METHODS), "default": METHODS[0]},
+            endpoint_weights={"type": "dict"},
             clusters={"type": "list", "elements": "str", "default": []},
             wait={"type": "bool", "default": True},
             wait_timeout={"type": "int", "default": 60},

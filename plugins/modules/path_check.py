@@ -81,6 +81,14 @@ options:
       - Without weights each version needs one.
     type: dict
     default: {}
+  method:
+    description:
+      - Where the weights stand. With V(endpoints), C(subsets) is also that each version's pods have the label
+        C(istio-locality) with the version's name, and that the mesh does not balance by localities, as far as this
+        account may read its configuration.
+    type: str
+    choices: [route, endpoints]
+    default: route
   route:
     description: Name of the route's VirtualService, which is no conflict with itself.
     type: str
@@ -200,6 +208,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.yaml import yaml_load
 from ansible_collections.trafficshift.istio.plugins.module_utils import _path
 from ansible_collections.trafficshift.istio.plugins.module_utils._client import (
     Cluster,
@@ -210,7 +219,7 @@ from ansible_collections.trafficshift.istio.plugins.module_utils._client import 
 )
 from ansible_collections.trafficshift.istio.plugins.module_utils._path import HOPS, Hop
 from ansible_collections.trafficshift.istio.plugins.module_utils._pods import has_labels, labels_of
-from ansible_collections.trafficshift.istio.plugins.module_utils._routes import validate_weights
+from ansible_collections.trafficshift.istio.plugins.module_utils._routes import METHODS, validate_weights
 
 NETWORKING = "networking.istio.io"
 GATEWAY_API = "gateway.networking.k8s.io"
@@ -281,9 +290,11 @@ class Checker:
         return _path.check_gateway_selector(pods, service, namespace, self.params["gateway_selector"])
 
     def subsets(self) -> Hop:
-        return _path.check_subsets(
-            self._route_pods(), self.params["versions"], self.params["weights"], self.params["namespace"]
-        )
+        pods, versions, namespace = self._route_pods(), self.params["versions"], self.params["namespace"]
+        hop = _path.check_subsets(pods, versions, self.params["weights"], namespace)
+        if hop.ok and self.params["method"] == "endpoints":
+            return _path.check_localities(pods, versions, namespace, self._mesh_localities()) or hop
+        return hop
 
     def endpoints(self) -> Hop:
         return _path.check_endpoints(
@@ -331,6 +342,17 @@ class Checker:
         except ForbiddenError:
             return ""
         return labels_of(namespace or {"metadata": {}}).get("istio.io/rev", "")
+
+    def _mesh_localities(self) -> dict[str, Any]:
+        """Return the localityLbSetting of the mesh's configuration, empty if there is none or it is not readable."""
+        revision = self._revision() if self.params["revision"] is None else self.params["revision"]
+        name = f"istio-{revision}" if revision not in ("", "default") else "istio"
+        try:
+            found = self._get("ConfigMap", name, self.params["istio_namespace"]) or {}
+        except ForbiddenError:
+            return {}
+        mesh = yaml_load((found.get("data") or {}).get("mesh", ""))
+        return (isinstance(mesh, dict) and mesh.get("localityLbSetting")) or {}
 
     def _service(self) -> dict[str, Any] | None:
         name = self.params["service"]
@@ -436,6 +458,7 @@ def main() -> None:
             service_port={"type": "int", "default": 0},
             versions={"type": "dict", "default": {}},
             weights={"type": "dict", "default": {}},
+            method={"type": "str", "choices": list(METHODS), "default": METHODS[0]},
             route={"type": "str", "default": ""},
             gateway_namespace={"type": "str", "default": "istio-system"},
             gateway_service={"type": "str", "default": "istio-ingressgateway"},

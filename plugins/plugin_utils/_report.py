@@ -168,8 +168,8 @@ def to_junit(data: Mapping[str, Any]) -> str:
 
 
 def _properties(suite: Element, data: Mapping[str, Any]) -> None:
-    names = ("started", "ended", "witness", "profile", "tolerance", "alpha", "beta", "probes", "max_probes", "address")
-    values = {name: data.get(name) for name in names}
+    names = ("started", "ended", "method", "witness", "profile", "tolerance", "alpha", "beta", "probes", "max_probes")
+    values = {name: data.get(name) for name in (*names, "address")}
     values.update({f"version.{name}": version for name, version in (data.get("versions") or {}).items()})
     known = {name: value for name, value in values.items() if value is not None}
     if known:

@@ -133,6 +133,7 @@ _REPORT = _record(
     verdict=_text,
     msg=_text,
     witness=_text,
+    method=_text,
     expect=_mapping(_number),
     profile=_text,
     tolerance=_number,
@@ -165,12 +166,20 @@ _REPORT = _record(
         duration=_number,
         replicas=_sequence(
             _record(
-                name=_text, weights=_mapping(_number), clusters=_sequence(_text), warming=_flag, ok=_flag, error=_text
+                name=_text,
+                weights=_mapping(_number),
+                method=_text,
+                missing=_sequence(_text),
+                clusters=_sequence(_text),
+                warming=_flag,
+                ok=_flag,
+                error=_text,
             )
         ),
     ),
     gateway=_record(
         witness=_text,
+        method=_text,
         reason=_text,
         verdict=_text,
         passed=_flag,

@@ -213,6 +213,7 @@ def _header(body: Element, data: Mapping[str, Any], rows: Sequence[Destination],
                 "unknown": "not seen",
             }.get(_part(data, "convergence").get("state") or "", ""),
             "Witness": data.get("witness") or "",
+            "Weights in": {"route": "the route", "endpoints": "the endpoints"}.get(data.get("method") or "", ""),
         },
         "facts",
     )

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+REPORTS = Path(os.environ["TRAFFICSHIFT_REPORTS"])
 
 Play = Callable[..., "tuple[int, str]"]
+Verify = Callable[..., "tuple[int, str, dict[str, Any]]"]
 
 
 @pytest.fixture(scope="session")
@@ -73,5 +75,18 @@ def play() -> Play:
         )
         said = re.search(r'FAILED! => .*?"msg": ("(?:[^"\\]|\\.)*")', process.stdout, re.DOTALL)
         return process.returncode, json.loads(said[1]) if said else process.stdout
+
+    return call
+
+
+@pytest.fixture
+def verify(play: Play) -> Verify:
+    """Run tcp_verify with variables named without their prefix; return the exit code, the message and the report."""
+
+    def call(name: str, expect: dict[str, int], **variables: Any) -> tuple[int, str, dict[str, Any]]:
+        given = {f"tcp_verify_{key}": value for key, value in {"name": name, "expect": expect, **variables}.items()}
+        extra = {key: given.pop(f"tcp_verify_{key}") for key in ("k8s_kubeconfig",) if key in variables}
+        code, message = play("tcp_verify", **given, **extra)
+        return code, message, json.loads((REPORTS / f"{name}.json").read_text())
 
     return call

@@ -22,21 +22,7 @@ NAMESPACE = "molecule-echo"
 REPORTS = Path(os.environ["TRAFFICSHIFT_REPORTS"])
 SPLIT = {"one": 80, "two": 20}
 
-Play = Callable[..., "tuple[int, str]"]
 Verify = Callable[..., "tuple[int, str, dict[str, Any]]"]
-
-
-@pytest.fixture
-def verify(play: Play) -> Verify:
-    """Run tcp_verify with variables named without their prefix; return the exit code, the message and the report."""
-
-    def call(name: str, expect: dict[str, int], **variables: Any) -> tuple[int, str, dict[str, Any]]:
-        given = {f"tcp_verify_{key}": value for key, value in {"name": name, "expect": expect, **variables}.items()}
-        extra = {key: given.pop(f"tcp_verify_{key}") for key in ("k8s_kubeconfig",) if key in variables}
-        code, message = play("tcp_verify", **given, **extra)
-        return code, message, json.loads((REPORTS / f"{name}.json").read_text())
-
-    return call
 
 
 def test_both_witnesses_agree(verify: Verify) -> None:

@@ -24,7 +24,8 @@ SPEC = {
 
 
 def test_names() -> None:
-    assert set(FILTERS) == {"tcp_route_objects", "tcp_route_problem", "tcp_route_removal", "tcp_route_weights"}
+    names = ("live", "objects", "problem", "removal", "switch", "weights")
+    assert set(FILTERS) == {f"tcp_route_{name}" for name in names}
 
 
 def test_a_result_comes_through() -> None:

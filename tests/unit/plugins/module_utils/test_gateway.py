@@ -6,23 +6,29 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from ansible_collections.trafficshift.istio.plugins.module_utils import _gateway
 from ansible_collections.trafficshift.istio.plugins.module_utils._gateway import (
     Destination,
+    Endpoints,
     Listener,
     Outcome,
     Replica,
     Wanted,
+    describe_advice,
     describe_lag,
     describe_success,
     judge_replica,
     listener_port,
+    locality_name,
     read_clusters,
+    read_endpoints,
     read_listener,
     same_weights,
     wait_for_replicas,
@@ -319,3 +325,165 @@ def test_what_was_seen_is_said() -> None:
         == "All 2 gateway replicas have no route on port 1 and the versions v1"
     )
     assert "none has a route" in describe_success(Outcome([], True, 1), Wanted({}, []), 1)
+
+
+WHOLE = "outbound|9000||tcp-echo.m-test.svc.cluster.local"
+
+
+def locality(name: str, weight: int, *health: str, **more: Any) -> dict[str, Any]:
+    endpoints = [{"endpoint": {}, **({"health_status": state} if state else {})} for state in health]
+    return {"locality": {"region": name}, "load_balancing_weight": weight, "lb_endpoints": endpoints, **more}
+
+
+def endpoint_dumps(*localities: dict[str, Any], weighted: bool = True, cluster: str = WHOLE) -> tuple[Any, Any]:
+    config = {"locality_weighted_lb_config": {}} if weighted else {"healthy_panic_threshold": {}}
+    return (
+        {"configs": [{"endpoint_config": {"cluster_name": cluster, "endpoints": list(localities)}}]},
+        {"configs": [{"cluster": {"name": cluster, "common_lb_config": config}}]},
+    )
+
+
+def test_captured_endpoints() -> None:
+    dumps = captured("endpoints_80_20.json"), captured("weighting.json")
+    assert read_endpoints(*dumps, ECHO) == Endpoints({"v1": 80, "v2": 20}, True)
+    assert read_endpoints(*dumps, Destination("tcp-echo.m-test", 9001)) == Endpoints({}, False)
+
+
+def test_the_queries_take_the_service_as_a_whole() -> None:
+    for query in (_gateway.endpoints_query(ECHO), _gateway.weighting_query(ECHO)):
+        pattern = unquote(query).partition("name_regex=")[2].partition("&")[0]
+        assert re.fullmatch(pattern, WHOLE)
+        assert not re.fullmatch(pattern, WHOLE.replace("||", "|v1|"))
+        assert not re.fullmatch(pattern, WHOLE.replace("m-test", "other"))
+
+
+@pytest.mark.parametrize(
+    ("localities", "weights"),
+    [
+        ([locality("v1", 80, "HEALTHY"), locality("v2", 20, "")], {"v1": 80, "v2": 20}),
+        ([locality("v1", 80, "HEALTHY"), locality("v2", 20, "UNHEALTHY", "DRAINING")], {"v1": 80}),
+        ([locality("v1", 80, "HEALTHY"), locality("v2", 20)], {"v1": 80}),
+        ([locality("v1", 80, "HEALTHY"), locality("v2", 20, "HEALTHY", priority=1)], {"v1": 80}),
+        ([locality("v1", 40, "HEALTHY"), locality("v1", 40, "HEALTHY")], {"v1": 80}),
+        ([], {}),
+    ],
+)
+def test_only_endpoints_that_take_connections_count(localities: list[Any], weights: dict[str, int]) -> None:
+    assert read_endpoints(*endpoint_dumps(*localities), ECHO) == Endpoints(weights, True)
+
+
+def test_other_clusters_say_nothing_of_the_whole() -> None:
+    for cluster in (WHOLE.replace("||", "|v1|"), WHOLE.replace("m-test", "other")):
+        dumps = endpoint_dumps(locality("v1", 1, "HEALTHY"), cluster=cluster)
+        assert read_endpoints(*dumps, ECHO) == Endpoints({}, False)
+
+
+@given(odd_dumps, odd_dumps)
+def test_any_json_is_read_as_endpoints_without_surprise(one: Any, other: Any) -> None:
+    assert isinstance(read_endpoints(one, other, ECHO).weights, dict)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [({"region": "v1"}, "v1"), ({"region": "r", "zone": "z", "sub_zone": "s"}, "r/z/s"), ({}, ""), (None, "")],
+)
+def test_a_locality_has_one_name(given: Any, name: str) -> None:
+    assert locality_name(given) == name
+
+
+BY_ENDPOINTS = Wanted({"v1": 80, "v2": 20, "v3": 0}, [], "endpoints")
+TO_WHOLE = Listener([{"": 100}], False, "")
+
+
+def by_endpoints(endpoints: Endpoints | None, listener: Listener | None = TO_WHOLE, wanted: Any = None) -> Replica:
+    return judge_replica("a", listener, None, wanted or BY_ENDPOINTS, endpoints)
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "listener", "expected"),
+    [
+        (Endpoints({"v1": 80, "v2": 20}, True), TO_WHOLE, (True, {"v1": 80, "v2": 20}, "endpoints", [])),
+        (Endpoints({"v1": 50, "v2": 50}, True), TO_WHOLE, (False, {"v1": 50, "v2": 50}, "endpoints", [])),
+        (Endpoints({"v1": 80, "v2": 20, "v3": 1}, True), TO_WHOLE, (False, None, "endpoints", [])),
+        # The weights are there and v2 is not; another weight of v1 is another configuration.
+        (Endpoints({"v1": 80}, True), TO_WHOLE, (False, {"v1": 100}, "endpoints", ["v2"])),
+        (Endpoints({"v1": 100}, True), TO_WHOLE, (False, {"v1": 100}, "endpoints", [])),
+        (Endpoints({}, True), TO_WHOLE, (False, {}, "endpoints", ["v1", "v2"])),
+        # Without the setting Envoy does not look at the weights.
+        (Endpoints({"v1": 80, "v2": 20}, False), TO_WHOLE, (False, {"": 100}, None, [])),
+        # The same numbers in the other place.
+        (
+            Endpoints({"v1": 80, "v2": 20}, True),
+            Listener([{"v1": 80, "v2": 20}], False, ""),
+            (False, {"v1": 80, "v2": 20}, "route", []),
+        ),
+        (Endpoints({"v1": 80, "v2": 20}, True), TO_WHOLE._replace(warming=True), (False, None, "endpoints", [])),
+        (None, Listener([], False, ""), (False, {}, None, [])),
+    ],
+)
+def test_a_replica_has_exactly_the_weights_of_endpoints(
+    endpoints: Endpoints | None, listener: Listener, expected: tuple[Any, ...]
+) -> None:
+    replica = by_endpoints(endpoints, listener)
+    ok, weights, method, missing = expected
+    assert (replica.ok, replica.method, replica.missing) == (ok, method, missing)
+    assert weights is None or replica.weights == weights
+
+
+def test_a_route_that_lags_hides_behind_no_other() -> None:
+    listener = Listener([{"": 100}, {"v1": 100}], False, "")
+    assert not by_endpoints(Endpoints({"v1": 80, "v2": 20}, True), listener).ok
+
+
+def test_endpoints_are_known_ahead_of_the_route() -> None:
+    wanted = Wanted(None, [], "route", {"v1": 80, "v2": 20})
+    assert by_endpoints(Endpoints({"v1": 80, "v2": 20}, True), None, wanted).ok
+    late = by_endpoints(Endpoints({"v1": 1, "v2": 1}, False), None, wanted)
+    assert not late.ok
+    said = describe_lag(Outcome([late], False, 1), wanted, 31400, "istio=x")
+    assert said.endswith("a has (all versions) 100 on port 31400, not v1 80 / v2 20 by the weights of endpoints")
+
+
+def test_no_route_is_wanted_whatever_the_method() -> None:
+    wanted = Wanted({}, [], "endpoints")
+    assert by_endpoints(None, Listener([], False, ""), wanted).ok
+    left = by_endpoints(Endpoints({"v1": 80, "v2": 20}, True), TO_WHOLE, wanted)
+    assert not left.ok
+    said = describe_lag(Outcome([left], False, 1), wanted, 31400, "istio=x")
+    assert said == "The gateway replica a has v1 80 / v2 20 on port 31400, not no route"
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "listener", "said", "advice"),
+    [
+        (
+            Endpoints({"v1": 80}, True),
+            TO_WHOLE,
+            "The gateway replica a has the weights, but no ready endpoint of v2, so that the others get its share",
+            "look at the pods of v2, whether they are ready and have the label istio-locality",
+        ),
+        (Endpoints({}, True), TO_WHOLE, "no ready endpoint of v1, v2", "look at the pods of v1, v2,"),
+        (
+            Endpoints({"v1": 80, "v2": 20}, True),
+            Listener([{"v1": 80, "v2": 20}], False, ""),
+            "has v1 80 / v2 20 by its route on port 31400, not v1 80 / v2 20 by the weights of endpoints",
+            "look at istioctl proxy-status",
+        ),
+        (
+            Endpoints({"v1": 100}, True),
+            TO_WHOLE,
+            "has v1 100 by the weights of endpoints on port 31400, not v1 80 / v2 20 by the weights of endpoints",
+            "look at istioctl proxy-status",
+        ),
+    ],
+)
+def test_what_endpoints_lack_is_said(endpoints: Endpoints, listener: Listener, said: str, advice: str) -> None:
+    outcome = Outcome([by_endpoints(endpoints, listener)], False, 1)
+    assert said in describe_lag(outcome, BY_ENDPOINTS, 31400, "istio=x")
+    assert describe_advice(outcome).startswith(advice)
+
+
+def test_weights_of_endpoints_are_told_apart() -> None:
+    replica = by_endpoints(Endpoints({"v1": 80, "v2": 20}, True))
+    said = describe_success(Outcome([replica], True, 1), BY_ENDPOINTS, 31400)
+    assert said == "The only gateway replica has v1 80 / v2 20 by the weights of endpoints on port 31400"

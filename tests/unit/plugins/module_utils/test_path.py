@@ -190,6 +190,42 @@ def test_subsets() -> None:
     assert_broken(check([echo("v2")], {}, versions=both), "shop/tcp-echo-v2 belongs to the versions v1, v2 at once")
 
 
+def at(version: str, locality: str) -> dict[str, Any]:
+    return pod(f"tcp-echo-{version or 'x'}", {"version": version, **({"istio-locality": locality} if locality else {})})
+
+
+def test_localities() -> None:
+    labelled = [at("v1", "v1"), at("v2", "v2"), at("v3", ""), at("v3", "elsewhere")]
+    assert _path.check_localities(labelled, VERSIONS, "shop", {"enabled": True}) is None
+    assert _path.check_localities([], VERSIONS, "shop", {}) is None
+
+
+@pytest.mark.parametrize(
+    ("pods", "mesh", "said"),
+    [
+        (
+            [at("v1", "v1"), at("v2", "")],
+            {},
+            "The label istio-locality: v2 is missing on pods of v2 in the namespace shop (tcp-echo-v2), which would get "
+            "no connections: add it to the pod template, or set the method to route.",
+        ),
+        ([at("v1", "v1"), at("v2", "europe.a")], {}, "tcp-echo-v2 of v2 has the label istio-locality: europe.a"),
+        ([at("v1", "v1"), at("v2", "v1")], {}, "so that it would get connections as v1"),
+        ([at("v1", "v1"), at("v3", "v1")], {}, "tcp-echo-v3 of no version has the label istio-locality: v1"),
+        (
+            [at("v1", "v1")],
+            {"failover": [{"from": "a", "to": "b"}]},
+            "The mesh balances by localities (localityLbSetting with failover), so that they are places",
+        ),
+    ],
+)
+def test_localities_that_do_not_stand_for_versions(pods: list[Any], mesh: dict[str, Any], said: str) -> None:
+    hop = _path.check_localities(pods, VERSIONS, "shop", mesh)
+    assert hop is not None
+    assert hop.hop == "subsets"
+    assert_broken(hop, said)
+
+
 def test_endpoints() -> None:
     def check(pods: list[Any], weights: dict[str, int], port: int = 9000, **change: Any) -> _path.Hop:
         service = change.get("service", ECHO)

@@ -10,11 +10,16 @@ from typing import Any
 
 import pytest
 from ansible_collections.trafficshift.istio.plugins.module_utils._routes import (
+    LOCALITIES_ANNOTATION,
     MANAGED_BY,
     MANAGED_BY_LABEL,
+    METHODS,
     SUBSETS_ANNOTATION,
+    UNWEIGHTED_ANNOTATION,
+    tcp_route_live,
     tcp_route_objects,
     tcp_route_removal,
+    tcp_route_switch,
     tcp_route_weights,
     validate_weights,
 )
@@ -484,3 +489,219 @@ def test_routes_for_something_else_have_no_weights(match: list[Any]) -> None:
     service = live_object("VirtualService", "a", {"tcp": [{"match": match, "route": route}]})
     assert tcp_route_weights(service, 31400) == {}
     assert tcp_route_weights({}, 31400) == {}
+
+
+ENDPOINTS = {**SPEC, "method": "endpoints"}
+IGNORES = {"loadBalancer": {"localityLbSetting": {"enabled": False}}}
+
+
+def distributed(**to: int) -> dict[str, Any]:
+    return {"enabled": True, "distribute": [{"from": "*", "to": to}]}
+
+
+def switched(spec: dict[str, Any], live: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Do what the role does to change the method: keep the weights, converge, take out what is left over."""
+    held = {**spec, "weights": tcp_route_switch(spec, live) or spec["weights"]}
+    live = store(tcp_route_objects(held, live), live)
+    return store(tcp_route_objects(held, live, prune=True), live)
+
+
+def test_weights_on_endpoints() -> None:
+    objects = by_kind(tcp_route_objects(ENDPOINTS))
+    assert objects["DestinationRule"]["spec"] == {
+        "host": "tcp-echo",
+        "trafficPolicy": {"loadBalancer": {"localityLbSetting": distributed(v1=80, v2=20)}},
+        "subsets": [
+            {"name": "v1", "labels": {"version": "v1"}, "trafficPolicy": IGNORES},
+            {"name": "v2", "labels": {"version": "v2"}, "trafficPolicy": IGNORES},
+        ],
+    }
+    assert objects["DestinationRule"]["metadata"]["annotations"] == {
+        SUBSETS_ANNOTATION: "v1,v2",
+        LOCALITIES_ANNOTATION: "v1,v2",
+        UNWEIGHTED_ANNOTATION: "v1,v2",
+    }
+    assert objects["VirtualService"]["spec"]["tcp"] == [
+        {"match": [{"port": 31400}], "route": [{"destination": {"host": "tcp-echo", "port": {"number": 9000}}}]}
+    ]
+
+
+def test_a_version_without_a_share_is_left_out() -> None:
+    rule = tcp_route_objects({**ENDPOINTS, "weights": {"v1": 100}})[0]
+    assert rule["spec"]["trafficPolicy"]["loadBalancer"]["localityLbSetting"] == distributed(v1=100)
+
+
+def test_another_method_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"The route's method is 'localities', not one of route, endpoints\."):
+        tcp_route_objects({**SPEC, "method": "localities"})
+
+
+@given(st.sampled_from(METHODS), splits)
+def test_weights_come_back_as_they_were_given(method: str, weights: dict[str, int]) -> None:
+    spec = {**SPEC, "method": method, "weights": weights}
+    assert tcp_route_live(spec, store(tcp_route_objects(spec))) == {"method": method, "weights": weights}
+
+
+balancers = st.fixed_dictionaries({}, optional={"simple": st.just("LEAST_REQUEST"), "warmup": st.just({"d": "1s"})})
+policies = st.fixed_dictionaries({}, optional={"loadBalancer": balancers, "tls": st.just({"mode": "ISTIO_MUTUAL"})})
+policed_subsets = st.lists(
+    st.fixed_dictionaries(
+        {"name": st.sampled_from(["v1", "v2", "theirs"])},
+        optional={"trafficPolicy": st.one_of(policies, st.just(IGNORES))},
+    ).map(lambda subset: {**subset, "labels": {"version": subset["name"]}}),
+    unique_by=lambda subset: subset["name"],
+)
+
+
+def tidy(value: Any) -> Any:
+    """Return it without empty mappings, which say nothing to Istio."""
+    if isinstance(value, list):
+        return [tidy(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: tidy(item) for key, item in value.items() if tidy(item) != {}}
+
+
+@given(virtual_services, policies, policed_subsets, splits, splits)
+def test_a_method_there_and_back_leaves_what_others_wrote(
+    service: dict[str, Any], policy: dict[str, Any], rule: list[Any], weights: dict[str, int], later: dict[str, int]
+) -> None:
+    before = [
+        live_object("VirtualService", "tcp-echo", service),
+        live_object(
+            "DestinationRule", "tcp-echo-destination", {**FOREIGN_RULE, "subsets": rule, "trafficPolicy": policy}
+        ),
+    ]
+    routed = {**SPEC, "weights": weights}
+    start = store(tcp_route_objects(routed, before), before)
+    there = switched({**ENDPOINTS, "weights": later}, start)
+    assert tcp_route_live(SPEC, there) == {"method": "endpoints", "weights": weights}
+    assert tcp_route_switch({**ENDPOINTS, "weights": later}, there) == {}
+    assert store(tcp_route_objects({**ENDPOINTS, "weights": weights}, there), there) == there
+    found = by_kind(there)
+    assert theirs(found["VirtualService"]["spec"]["tcp"]) == theirs(service.get("tcp", []))
+    told = found["DestinationRule"]["spec"]["trafficPolicy"]
+    assert {key: told.get(key) for key in policy if key != "loadBalancer"} == {
+        key: value for key, value in policy.items() if key != "loadBalancer"
+    }
+    assert told["loadBalancer"] == {
+        **policy.get("loadBalancer", {}),
+        "localityLbSetting": distributed(**{version: weight for version, weight in weights.items() if weight}),
+    }
+    # No subset follows the weights of the Service, and those with a policy of their own keep it.
+    for subset in found["DestinationRule"]["spec"]["subsets"]:
+        own = next((s.get("trafficPolicy", {}).get("loadBalancer") for s in rule if s["name"] == subset["name"]), None)
+        expected = own or {**policy.get("loadBalancer", {}), "localityLbSetting": {"enabled": False}}
+        assert subset["trafficPolicy"]["loadBalancer"] == expected
+    shifted = store(tcp_route_objects({**ENDPOINTS, "weights": later}, there), there)
+    assert tcp_route_live(SPEC, shifted) == {"method": "endpoints", "weights": later}
+    assert tcp_route_switch(SPEC, shifted) == later
+    back = switched({**SPEC, "weights": weights}, shifted)
+    assert tcp_route_live(SPEC, back) == {"method": "route", "weights": later}
+    assert tidy(store(tcp_route_objects(routed, back), back)) == tidy(start)
+    left = remove(SPEC, shifted)
+    if not tcp_route_weights(by_kind(left)["VirtualService"], 31400):
+        assert tidy(left) == tidy(remove(SPEC, start))
+
+
+def test_weights_of_endpoints_stay_until_pruned() -> None:
+    live = store(tcp_route_objects(ENDPOINTS))
+    live = store(tcp_route_objects(SPEC, live), live)
+    assert by_kind(live)["DestinationRule"]["spec"]["trafficPolicy"]["loadBalancer"]["localityLbSetting"]
+    pruned = store(tcp_route_objects(SPEC, live, prune=True), live)
+    assert pruned == made()
+
+
+def test_removal_takes_the_weights_of_endpoints_out() -> None:
+    assert remove(SPEC, store(tcp_route_objects(ENDPOINTS))) == []
+    before = [
+        live_object(
+            "DestinationRule",
+            "tcp-echo-destination",
+            {**FOREIGN_RULE, "subsets": [{"name": "theirs", "labels": {"a": "b"}}], "trafficPolicy": {"tls": {"a": 1}}},
+        )
+    ]
+    left = by_kind(remove(SPEC, store(tcp_route_objects(ENDPOINTS, before), before)))["DestinationRule"]
+    assert left["spec"] == before[0]["spec"]
+    assert not left["metadata"]["annotations"]
+
+
+def rule_with(**policy: Any) -> dict[str, Any]:
+    return live_object("DestinationRule", "tcp-echo-destination", {**FOREIGN_RULE, "trafficPolicy": policy})
+
+
+@pytest.mark.parametrize(
+    ("live", "message"),
+    [
+        (
+            rule_with(loadBalancer={"localityLbSetting": {"enabled": True, "failover": [{"from": "a", "to": "b"}]}}),
+            r"default/tcp-echo-destination has a localityLbSetting that was not made by this collection, so that "
+            r"localities are places and cannot stand for versions: .*route\.$",
+        ),
+        (rule_with(loadBalancer={"localityLbSetting": distributed(v1=80, v2=20)}), "not made by this collection"),
+        (
+            rule_with(portLevelSettings=[{"port": {"number": 9000}, "tls": {"mode": "DISABLE"}}]),
+            "portLevelSettings for port 9000, which would hide the weights",
+        ),
+        (
+            live_object("DestinationRule", "theirs", {**FOREIGN_RULE, "trafficPolicy": {"tls": {"mode": "DISABLE"}}}),
+            r"DestinationRule default/theirs has a trafficPolicy for the same host tcp-echo\.default",
+        ),
+    ],
+)
+def test_what_makes_localities_mean_something_else_is_refused(live: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tcp_route_objects(ENDPOINTS, [live])
+    assert tcp_route_objects(SPEC, [live])
+
+
+def test_localities_that_others_added_to_ours_are_refused() -> None:
+    live = store(tcp_route_objects(ENDPOINTS))
+    live[0]["spec"]["trafficPolicy"]["loadBalancer"]["localityLbSetting"]["failoverPriority"] = ["a"]
+    with pytest.raises(ValueError, match="not made by this collection"):
+        tcp_route_objects(ENDPOINTS, live)
+
+
+def test_what_does_not_hide_the_weights_is_not_refused() -> None:
+    live = [
+        rule_with(portLevelSettings=[{"port": {"number": 9001}}]),
+        live_object("DestinationRule", "other", {"host": "other", "trafficPolicy": {"tls": {}}}),
+        live_object("DestinationRule", "more", {**FOREIGN_RULE, "subsets": []}),
+    ]
+    assert tcp_route_objects(ENDPOINTS, live)
+
+
+def test_the_method_changes_before_the_versions() -> None:
+    spec = {**ENDPOINTS, "versions": {"v2": {"version": "v2"}, "v3": {"version": "v3"}}, "weights": {"v3": 100}}
+    with pytest.raises(ValueError, match="Connections go to v1, which is not among the versions: change the method"):
+        tcp_route_objects(spec, made())
+
+
+@pytest.mark.parametrize(
+    ("route", "rule", "live"),
+    [
+        ([], {}, {"method": "", "weights": {}}),
+        ([{"destination": {"host": "tcp-echo"}}], {}, {"method": "", "weights": {"tcp-echo": 100}}),
+        ([{"destination": {"host": "db"}}], distributed(v1=100), {"method": "", "weights": {"db": 100}}),
+        ([{"destination": {"host": "tcp-echo"}}], distributed(v1=100), {"method": "endpoints", "weights": {"v1": 100}}),
+        (
+            [{"destination": {"host": "tcp-echo"}}],
+            {"enabled": True, "distribute": [{"from": "here/*", "to": {"v1": 100}}]},
+            {"method": "", "weights": {"tcp-echo": 100}},
+        ),
+        (
+            [{"destination": {"host": "x", "subset": "v1"}}],
+            distributed(v2=100),
+            {"method": "route", "weights": {"v1": 100}},
+        ),
+    ],
+)
+def test_the_live_method_is_read(route: list[Any], rule: dict[str, Any], live: dict[str, Any]) -> None:
+    objects = [
+        live_object("VirtualService", "tcp-echo", {"tcp": [{"match": [{"port": 31400}], "route": route}]}),
+        rule_with(loadBalancer={"localityLbSetting": rule}),
+    ]
+    assert tcp_route_live(SPEC, objects) == live
+    assert tcp_route_switch({**SPEC, "method": "route"}, objects) == (
+        live["weights"] if live["method"] == "endpoints" else {}
+    )

@@ -551,3 +551,53 @@ def test_what_people_read_is_bounded() -> None:
     assert _sessions.totals(reading(**many, dead=unread())) == {
         "v1": {"cx_total": 900, "cx_connect_fail": 900, "cx_active": 900}
     }
+
+
+def by_endpoints(v1: int | None, v2: int | None, since: str = "long ago") -> Replica:
+    """Return a replica as it is read with the method endpoints: one cluster, and versions with an endpoint."""
+    hosts = {"v1": {V1: Counters(v1 or 0)}, "v2": {V2: Counters(v2 or 0)}}
+    gone = {version for version, number in (("v1", v1), ("v2", v2)) if number is None}
+    counters = {"": {}, **{version: found for version, found in hosts.items() if version not in gone}}
+    return Replica("gw", True, counters, {"": since, "v1": "earlier"})
+
+
+def endpoints_window(*replicas: Replica) -> Window:
+    return window(*(reading(at, gw=replica)._replace(method="endpoints") for at, replica in enumerate(replicas)))
+
+
+def test_localities_tell_versions_apart() -> None:
+    page = captured("clusters_by_locality.json")
+    found = read_counters(page, Destination("tcp-echo.m-test", 9000), "endpoints")
+    assert found.keys() == {"", "v1", "v2"}
+    assert found[""] == {}
+    assert all(counters.made > 0 for hosts in (found["v1"], found["v2"]) for counters in hosts.values())
+    by_route = read_counters(page, Destination("tcp-echo.m-test", 9000))
+    assert by_route[""] == {**found["v1"], **found["v2"]}
+
+
+def test_growth_by_endpoints() -> None:
+    found = endpoints_window(by_endpoints(0, 0), by_endpoints(80, 20))
+    assert (made(found), found.reason()) == ({"v1": 80, "v2": 20}, "")
+    assert "" not in found.growth()
+    assert _sessions.totals(found.now).keys() == {"v1", "v2"}
+    assert _sessions.shown_replicas(found.now)[0]["subsets"].keys() == {"v1", "v2"}
+
+
+def test_a_version_that_left_is_told_by_its_endpoint() -> None:
+    """Envoy forgets the endpoints of a locality without weight, and what they counted."""
+    found = endpoints_window(by_endpoints(0, 5), by_endpoints(80, None))
+    assert f"the endpoint {V2} of v2 on the gateway replica gw has gone" in found.reason()
+    assert any("v2 has no endpoint on gw, and others get its share" in note for note in found.notes)
+
+
+def test_a_cluster_of_all_versions_that_was_made_anew() -> None:
+    found = endpoints_window(by_endpoints(0, 0), by_endpoints(80, 20, since="now"))
+    assert "was removed or made anew" in found.reason()
+
+
+def test_a_reading_by_the_other_method_is_refused() -> None:
+    packed = {"reading": pack(reading(gw=replica(1, 1)))}
+    with pytest.raises(ValueError, match="since was read with the method route, not with endpoints"):
+        unpack(packed, TEXT, "endpoints")
+    again = {"reading": pack(reading(gw=replica(1, 1))._replace(method="endpoints"))}
+    assert unpack(again, TEXT, "endpoints").method == "endpoints"

@@ -106,6 +106,7 @@ def look(cluster: FakeCluster, **given: Any) -> dict[str, Any]:
         "selector": {"istio": "ingressgateway"},
         "destination": "tcp-echo.default",
         "destination_port": 9000,
+        "method": "route",
         **dict.fromkeys(("since", "expect", "tolerance", "alpha", "beta", "max_probes", "tally")),
         "profile": "strict",
         "max_errors": 0,
@@ -448,3 +449,15 @@ def test_a_gateway_that_starts_anew_is_waited_for() -> None:
 def test_wrong_options_get_one_sentence(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         look(FakeCluster("gw"), **given)
+
+
+def test_localities_tell_versions_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (FIXTURES / "clusters_by_locality.json").read_text().replace("m-test", "default")
+    monkeypatch.setitem(globals(), "PAGE", json.loads(text))
+    cluster = FakeCluster("gw")
+    first = look(cluster, method="endpoints")
+    assert (first["method"], first["totals"].keys()) == ("endpoints", {"v1", "v2"})
+    later = look(cluster, method="endpoints", since=first)
+    assert {version: grown["connections"] for version, grown in later["growth"].items()} == {"v1": 0, "v2": 0}
+    with pytest.raises(ValueError, match="since was read with the method endpoints, not with route"):
+        look(cluster, since=first)

@@ -19,6 +19,13 @@ from ansible_collections.trafficshift.istio.plugins.modules.gateway_weights impo
 FIXTURES = Path(__file__).parents[1] / "module_utils" / "fixtures"
 LISTENERS = (FIXTURES / "listeners_80_20.json").read_text()
 CLUSTERS = (FIXTURES / "active_clusters.json").read_text()
+# Of one replica with the weights in its route, the endpoints of another that has them there.
+PAGES = {
+    "dynamic_listeners": LISTENERS,
+    "dynamic_endpoint_configs": (FIXTURES / "endpoints_80_20.json").read_text(),
+    "mask=cluster.name": (FIXTURES / "weighting.json").read_text(),
+    "dynamic_active_clusters": CLUSTERS,
+}
 REFUSED = ForbiddenError("This account may not create pods/exec (403): ask for that right.", "istio-system")
 
 
@@ -50,7 +57,8 @@ class FakeCluster:
         assert command[:3] == ["pilot-agent", "request", "GET"]
         assert timeout > 0
         self.asked.append((pod, container, unquote(command[3])))
-        answer = self.answers.get(pod, LISTENERS if "listeners" in command[3] else CLUSTERS)
+        page = next(page for key, page in PAGES.items() if key in command[3])
+        answer = self.answers.get(pod, page)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -66,6 +74,8 @@ def look(cluster: FakeCluster, **params: Any) -> dict[str, Any]:
         "destination_port": 9000,
         "weights": {"v1": 80, "v2": 20},
         "clusters": [],
+        "method": "route",
+        "endpoint_weights": None,
         "wait": True,
         "wait_timeout": 0,
     }
@@ -189,3 +199,37 @@ def test_a_replica_that_never_answers_does_not_hold_up_the_rest(monkeypatch: pyt
 def test_wrong_options_get_one_sentence(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_options(params)
+
+
+def test_weights_of_endpoints_are_asked_for_ahead_of_the_route() -> None:
+    cluster = FakeCluster("gw")
+    result = look(cluster, weights=None, endpoint_weights={"v1": 80, "v2": 20})
+    assert result["converged"]
+    assert result["reason"] == "The only gateway replica has v1 80 / v2 20 by the weights of endpoints."
+    assert [path.partition("name_regex")[0] for _pod, _container, path in cluster.asked] == [
+        "config_dump?include_eds&resource=dynamic_endpoint_configs&",
+        "config_dump?resource=dynamic_active_clusters&",
+    ]
+
+
+def test_the_same_weights_in_the_route_are_not_those_of_endpoints() -> None:
+    result = look(FakeCluster("gw"), method="endpoints")
+    assert (result["failed"], result["converged"]) == (True, False)
+    assert "has v1 80 / v2 20 by its route on port 31400, not v1 80 / v2 20 by the weights" in result["msg"]
+    assert result["replicas"][0]["method"] == "route"
+
+
+def test_a_route_to_the_service_as_a_whole_has_the_weights_of_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PAGES, "dynamic_listeners", (FIXTURES / "listeners_whole.json").read_text())
+    cluster = FakeCluster("gw")
+    result = look(cluster, method="endpoints", destination="tcp-echo.m-test")
+    assert result["converged"], result["reason"]
+    assert result["replicas"][0]["weights"] == {"v1": 80, "v2": 20}
+    lacks = look(cluster, method="endpoints", weights={"v1": 80, "v3": 20})
+    assert "v1 80 / v2 20 by the weights of endpoints on port 31400, not v1 80 / v3 20" in lacks["msg"]
+
+
+@pytest.mark.parametrize("wrong", [{"endpoint_weights": {}}, {"endpoint_weights": {"v1": 100}, "weights": {"v1": 100}}])
+def test_endpoint_weights_take_the_place_of_weights(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="endpoint_weights needs a version, and takes the place of weights"):
+        check_options({"destination": "a.b", "weights": None, **wrong})

@@ -95,6 +95,7 @@ PARAMS: dict[str, Any] = {
     "service_port": 9000,
     "versions": {"v1": {"version": "v1"}, "v2": {"version": "v2"}},
     "weights": {"v1": 80, "v2": 20},
+    "method": "route",
     "route": "mine",
     "gateway_namespace": "istio-system",
     "gateway_service": "istio-ingressgateway",
@@ -260,3 +261,26 @@ def test_a_broken_hop_is_waited_for(mended_after: float, timeout: float, ok: boo
     assert wait(look, timeout, clock=lambda: now[0], sleep=sleep)[2].ok is ok
     assert len(seen) == looks
     assert now[0] <= timeout
+
+
+def test_endpoints_need_a_label_on_the_pods(cluster: FakeCluster) -> None:
+    (hop,) = walk({**PARAMS, "hops": ["subsets"], "method": "endpoints"})
+    assert not hop.ok
+    assert "The label istio-locality: v1 is missing on pods of v1 in the namespace shop (echo-v1)" in hop.saw
+    cluster.objects["Pod", "shop"] = [
+        pod(f"echo-{version}", {"version": version, "istio-locality": version}) for version in ("v1", "v2")
+    ]
+    assert judged(hops=["subsets"], method="endpoints") == {"subsets": True}
+
+
+@pytest.mark.parametrize(("revision", "name"), [("", "istio"), ("default", "istio"), ("1-31", "istio-1-31")])
+def test_a_mesh_that_balances_by_localities_is_seen(cluster: FakeCluster, revision: str, name: str) -> None:
+    mesh = "localityLbSetting:\n  failover: [{from: a, to: b}]\n"
+    cluster.objects["ConfigMap", "istio-system"] = [{"metadata": {"name": name}, "data": {"mesh": mesh}}]
+    cluster.objects["Pod", "shop"] = [pod("echo-v1", {"version": "v1", "istio-locality": "v1"})]
+    options = {**PARAMS, "hops": ["subsets"], "weights": {"v1": 100}, "method": "endpoints", "revision": revision}
+    (hop,) = walk(options)
+    assert not hop.ok
+    assert "localityLbSetting with failover" in hop.saw
+    cluster.forbidden.add(("ConfigMap", "istio-system"))
+    assert walk(options)[0].ok

@@ -375,6 +375,18 @@ def test_the_second_witness(seen: dict[str, Any], outcome: str, told: str) -> No
         assert cell in found.text
 
 
+@pytest.mark.parametrize(("method", "told"), [("route", "the route"), ("endpoints", "the endpoints")])
+def test_every_report_says_where_the_weights_stood(method: str, told: str) -> None:
+    replica = {"name": "gw", "weights": {"v1": 80}, "method": method, "missing": ["v2"]}
+    result = verified(method=method, convergence={**CONVERGENCE, "replicas": [replica]})
+    data = report_data(result)
+    assert (data["method"], data["convergence"]["replicas"]) == (method, [replica])
+    assert json.loads(to_json(data))["method"] == method
+    assert f'<property name="method" value="{method}" />' in to_junit(data)
+    assert told in page(result).all("dd")
+    assert "Weights in" not in page(verified()).text
+
+
 def test_the_gateway_as_only_witness() -> None:
     """Its counters go by version, where replies go by word."""
     probe = {"probes", "counts", "shares", "trajectory", "latency", "intervals", "protocol", "address"}

@@ -1,0 +1,219 @@
+# Copyright: (c) 2026, trafficshift.istio maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Weights on endpoints: no client notices the change of method, sessions live on, and a version may be gone.
+
+The route comes with its weights in the VirtualService, 80/20, and is left like that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NAMESPACE = "molecule-echo"
+REPORTS = Path(os.environ["TRAFFICSHIFT_REPORTS"])
+GATEWAY = ("-n", "istio-system", "exec", "deployment/istio-ingressgateway", "-c", "istio-proxy", "--")
+ENOUGH = 300  # connections that a client makes at least
+
+Play = Callable[..., "tuple[int, str]"]
+Verify = Callable[..., "tuple[int, str, dict[str, Any]]"]
+Kubectl = Callable[..., str]
+Route = Callable[..., str]
+
+
+@pytest.fixture
+def route(play: Play) -> Route:
+    """Set weights with tcp_route; return what it printed."""
+
+    def call(v1: int, method: str = "endpoints") -> str:
+        code, said = play("tcp_route", tcp_route_method=method, tcp_route_weights={"v1": v1, "v2": 100 - v1})
+        assert code == 0, said
+        return said
+
+    return call
+
+
+def connect() -> socket.socket:
+    ingress = json.loads((REPORTS / "tcp-echo-v1-80-v2-20.json").read_text())["ingress"]
+    return socket.create_connection((ingress["host"], ingress["port"]), timeout=30)
+
+
+def word(connection: socket.socket) -> str:
+    """Return which version answers on a connection."""
+    connection.sendall(b"hello\n")
+    return connection.makefile().readline().partition(" ")[0] or "closed"
+
+
+class Client:
+    """Somebody who connects again and again, one connection at a time, and at most 20,000 times."""
+
+    def __init__(self) -> None:
+        self.words: Counter[str] = Counter()
+        self.ended = threading.Event()
+        self.enough = threading.Event()
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self) -> None:
+        for number in range(20_000):
+            if self.ended.is_set():
+                break
+            try:
+                with connect() as connection:
+                    self.words[word(connection)] += 1
+            except OSError as error:
+                self.words[repr(error)] += 1
+            if number == ENOUGH:
+                self.enough.set()
+        self.enough.set()
+
+
+@contextlib.contextmanager
+def client() -> Iterator[Counter[str]]:
+    """Give what a client has seen; it has made enough connections when the block ends."""
+    somebody = Client()
+    somebody.thread.start()
+    try:
+        yield somebody.words
+        assert somebody.enough.wait(120)
+    finally:
+        somebody.ended.set()
+        somebody.thread.join()
+
+
+def listener(kubectl: Kubectl) -> list[Any]:
+    """Return everything that the gateway says of the listener, the one in use and any that drains."""
+    page = "config_dump?resource=dynamic_listeners&name_regex=.*_31400"
+    configs: list[Any] = json.loads(kubectl(*GATEWAY, "pilot-agent", "request", "GET", page))["configs"]
+    return configs
+
+
+def test_nobody_notices_the_change_of_method(route: Route, kubectl: Kubectl) -> None:
+    route(100, "route")
+    before = listener(kubectl)
+    with client() as words:
+        said = route(100)
+    assert "from the method route to endpoints" in said and "touches the listener once" in said
+    assert set(words) == {"one"}, words
+    assert listener(kubectl) != before
+
+
+@pytest.mark.parametrize("v1", [80, 50])
+def test_both_witnesses_agree_on_the_split(route: Route, verify: Verify, v1: int) -> None:
+    route(v1)
+    expect = {"one": v1, "two": 100 - v1}
+    code, message, report = verify(f"endpoints-{v1}", expect, witness="both", method="endpoints")
+    assert code == 0, message
+    assert (report["verdict"], report["method"], report["gateway"]["method"]) == ("pass", "endpoints", "endpoints")
+    (replica,) = report["convergence"]["replicas"]
+    assert (replica["weights"], replica["method"]) == ({"v1": v1, "v2": 100 - v1}, "endpoints")
+    assert report["gateway"]["agreement"]["agrees"]
+    # Envoy takes turns, on each of its threads.
+    assert report["shares"]["one"] == pytest.approx(v1 / 100, abs=0.02)
+
+
+def test_the_other_method_s_weights_are_not_taken_for_these(verify: Verify) -> None:
+    code, message, report = verify("other-method", {"one": 50, "two": 50}, wait_timeout=1)
+    assert (code != 0, report["verdict"], report["method"]) == (True, "not probed", "route")
+    assert "has (all versions) 100 on port 31400, not v1 50 / v2 50" in message
+
+
+def test_sessions_live_through_changes_of_weights(route: Route, kubectl: Kubectl) -> None:
+    before = listener(kubectl)
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connect()) for _each in range(20)]
+        words = [word(connection) for connection in held]
+        assert set(words) == {"one", "two"}
+        with client() as seen:
+            for v1 in (99, 1, 100, 0, 80):
+                route(v1)
+                assert [word(connection) for connection in held] == words
+    assert set(seen) == {"one", "two"}, seen
+    # Envoy cuts sessions when it drains what they came in by, and this has stayed as it was.
+    assert listener(kubectl) == before
+
+
+def test_the_labels_of_nodes_do_not_matter(verify: Verify, kubectl: Kubectl) -> None:
+    names = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone")
+    try:
+        kubectl("label", "nodes", "--all", *(f"{name}=here" for name in names))
+        kubectl("-n", NAMESPACE, "rollout", "restart", "deployment/tcp-echo-v2")
+        kubectl("-n", NAMESPACE, "rollout", "status", "deployment/tcp-echo-v2", "--timeout=120s")
+        code, message, _report = verify("nodes", {"one": 80, "two": 20}, method="endpoints", profile="quick")
+        assert code == 0, message
+    finally:
+        kubectl("label", "nodes", "--all", *(f"{name}-" for name in names))
+
+
+def test_a_version_without_pods_costs_no_connection(verify: Verify, play: Play, kubectl: Kubectl) -> None:
+    kubectl("-n", NAMESPACE, "scale", "deployment/tcp-echo-v2", "--replicas=0")
+    try:
+        kubectl("-n", NAMESPACE, "wait", "pods", "-l", "version=v2", "--for=delete", "--timeout=120s")
+        with client() as words:
+            pass
+        assert set(words) == {"one"}, words
+        code, message, _report = verify("gone", {"one": 80, "two": 20}, method="endpoints", wait_timeout=1)
+        assert code != 0
+        assert "has the weights, but no ready endpoint of v2, so that the others get its share" in message
+        code, message = play("tcp_route", tcp_route_method="endpoints", tcp_route_weights={"v1": 80, "v2": 20})
+        assert code != 0 and "No pod in the namespace molecule-echo matches version=v2" in message
+    finally:
+        kubectl("-n", NAMESPACE, "scale", "deployment/tcp-echo-v2", "--replicas=1")
+        kubectl("-n", NAMESPACE, "rollout", "status", "deployment/tcp-echo-v2", "--timeout=120s")
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("istio-locality-", "The label istio-locality: v2 is missing on pods of v2"),
+        ("istio-locality=here", "label istio-locality: here"),
+    ],
+)
+def test_a_pod_that_says_no_version_is_named(play: Play, kubectl: Kubectl, label: str, said: str) -> None:
+    pods = ("-n", NAMESPACE, "label", "pods", "-l", "version=v2", "--overwrite")
+    try:
+        kubectl(*pods, label)
+        code, message = play("tcp_route", tcp_route_method="endpoints", tcp_route_weights={"v1": 80, "v2": 20})
+    finally:
+        kubectl(*pods, "istio-locality=v2")
+    assert code != 0
+    assert said in message
+
+
+def test_localities_of_somebody_else_are_refused(play: Play, kubectl: Kubectl) -> None:
+    rule = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": {"name": "molecule-theirs", "namespace": NAMESPACE},
+        "spec": {"host": "tcp-echo", "trafficPolicy": {"loadBalancer": {"localityLbSetting": {"enabled": True}}}},
+    }
+    kubectl("apply", "-f", "-", stdin=json.dumps(rule))
+    try:
+        code, message = play("tcp_route", tcp_route_method="endpoints", tcp_route_weights={"v1": 80, "v2": 20})
+    finally:
+        kubectl("-n", NAMESPACE, "delete", "destinationrule", "molecule-theirs")
+    assert code != 0
+    assert f"The DestinationRule {NAMESPACE}/molecule-theirs has a trafficPolicy for the same host" in message
+
+
+def test_nobody_notices_the_way_back(route: Route, verify: Verify, kubectl: Kubectl) -> None:
+    with client() as words:
+        said = route(80, "route")
+    assert "from the method endpoints to route" in said
+    assert set(words) == {"one", "two"}, words
+    rule = json.loads(kubectl("-n", NAMESPACE, "get", "destinationrule", "tcp-echo-destination", "-o", "json"))
+    assert rule["spec"].keys() == {"host", "subsets"}
+    assert rule["metadata"]["annotations"] == {"trafficshift.istio/subsets": "v1,v2"}
+    assert all(subset.keys() == {"name", "labels"} for subset in rule["spec"]["subsets"])
+    code, message, report = verify("back", {"one": 80, "two": 20}, witness="both", profile="quick")
+    assert code == 0, message
+    assert report["method"] == "route"
