@@ -114,7 +114,8 @@ def _unpack(text: str) -> tuple[list[int], dict[str, list[int]]]:
         raise ValueError
     words, *growth = json.loads(plain)
     steps = [step for column in growth for step in column]
-    if any(type(step) is not int or step < 0 for step in steps) or {type(word) for word in words} != {str}:
+    whole = all(isinstance(step, int) and not isinstance(step, bool) and step >= 0 for step in steps)
+    if not whole or not words or not all(isinstance(word, str) for word in words):
         raise ValueError
     probes, *counts = (list(itertools.accumulate(column)) for column in growth)
     rows = list(zip(*counts))

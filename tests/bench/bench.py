@@ -130,7 +130,7 @@ def measure_with_asyncio(question: Question, address: str, port: int) -> Tally:
                     look(question, tally.counts, tally.errors)
 
     async def main() -> None:
-        await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
+        await asyncio.gather(*(work() for _each in range(CONCURRENCY)))
 
     asyncio.run(main())
     return tally
@@ -253,7 +253,7 @@ def time_to_verdict(bench: Bench, rounds: int) -> None:
     print("The floor is a round trip for every so many probes; to connect over loopback takes none.")
     print(f"{'probes':>8}{'seconds':>10}{'floor':>10}{'times the floor':>18}")
     multiples = []
-    for _ in range(rounds):
+    for _each in range(rounds):
         run = bench.run("verdict", 20, 0)
         floor = math.ceil(run["probes"] / CONCURRENCY) * 0.020
         multiples.append(run["wall"] / floor)

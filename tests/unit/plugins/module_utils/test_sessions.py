@@ -59,12 +59,12 @@ def unread(name: str = "gw", ready: bool = True) -> Replica:
     return Replica(name, ready, error="gone away.")
 
 
-def reading(second: int = 0, pods: dict[str, str] | None = PODS, **replicas: Replica) -> Reading:
-    return Reading(f"2026-11-24T05:00:{second:02}.000+00:00", TEXT, replicas, pods)
+def reading(second: int = 0, **replicas: Replica) -> Reading:
+    return Reading(f"2026-11-24T05:00:{second:02}.000+00:00", TEXT, replicas, PODS)
 
 
-def window(*readings: Reading, versions: dict[str, bool] = BOTH) -> Window:
-    found = Window(readings[0], versions)
+def window(*readings: Reading, versions: dict[str, bool] | None = None) -> Window:
+    found = Window(readings[0], BOTH if versions is None else versions)
     for later in readings[1:]:
         found.add(later)
     return found
@@ -161,7 +161,7 @@ def test_a_proxy_runs_or_has_counted_nothing(statuses: list[Any], runs: bool) ->
 def test_a_reading_survives_json() -> None:
     first = reading(a=replica(1, 2), b=unread("other"))
     assert unpack(json.loads(json.dumps({"reading": pack(first), "more": 1})), TEXT) == first
-    nobody = reading(pods=None)
+    nobody = reading()._replace(pods=None)
     assert unpack({"reading": pack(nobody)}, TEXT) == nobody
 
 
@@ -284,15 +284,17 @@ def test_a_cluster_that_was_made_anew_is_refused() -> None:
 
 
 def test_a_pod_that_left_is_noticed_though_counters_grew() -> None:
-    found = window(reading(a=replica(10, 5)), reading(a=replica(90, 25), pods={**PODS, "10.0.0.2": "two again"}))
+    found = window(
+        reading(a=replica(10, 5)), reading(a=replica(90, 25))._replace(pods={**PODS, "10.0.0.2": "two again"})
+    )
     assert found.reason() == f"the pod of the endpoint {V2} of v2 left or came back"
-    found = window(reading(a=replica(10, 5)), reading(a=replica(90, 25), pods={"10.0.0.1": "one/True"}))
+    found = window(reading(a=replica(10, 5)), reading(a=replica(90, 25))._replace(pods={"10.0.0.1": "one/True"}))
     assert "left or came back" in found.reason()
 
 
 @pytest.mark.parametrize("pods", [None, {}, {"10.0.0.1": "one/True"}])
 def test_pods_that_cannot_be_seen_are_noted(pods: dict[str, str] | None) -> None:
-    found = window(reading(pods=pods, a=replica(10, 5)), reading(pods=pods, a=replica(90, 25)))
+    found = window(*(reading(a=replica(*counted))._replace(pods=pods) for counted in ((10, 5), (90, 25))))
     assert not found.reason()
     assert list(found.notes) == [
         "whether endpoints left and came back is not fully known, as not all are pods that can be seen"

@@ -35,9 +35,11 @@ class FakeEngine:
         self._probes = min(self._probes, self.made + UNDER_WAY)
 
     def outcomes(self) -> Iterator[Any]:
-        while self.made < self._probes:
+        for outcome in self._source:
             self.made += 1
-            yield next(self._source)
+            yield outcome
+            if self.made >= self._probes:
+                return
 
 
 def drawn(share: float, seed: int = 1) -> Iterator[Any]:

@@ -272,7 +272,7 @@ class TestMakeProtocol:
     )
     def test_made(self, arguments: Any, kind: type, payload: bytes) -> None:
         made = make_protocol(*arguments)
-        assert type(made) is kind
+        assert made.__class__ is kind
         assert made.payload() == payload
         if kind is not Connect:
             assert made.read(b"one\n", True) == ("", "one")
