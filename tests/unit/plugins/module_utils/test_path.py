@@ -206,8 +206,8 @@ def test_localities() -> None:
         (
             [at("v1", "v1"), at("v2", "")],
             {},
-            "The label istio-locality: v2 is missing on pods of v2 in the namespace shop (tcp-echo-v2), which would get "
-            "no connections: add it to the pod template, or set the method to route.",
+            "The label istio-locality: v2 is missing on pods of v2 in the namespace shop (tcp-echo-v2), which would "
+            "get no connections: add it to the pod template, or set the method to route.",
         ),
         ([at("v1", "v1"), at("v2", "europe.a")], {}, "tcp-echo-v2 of v2 has the label istio-locality: europe.a"),
         ([at("v1", "v1"), at("v2", "v1")], {}, "so that it would get connections as v1"),
