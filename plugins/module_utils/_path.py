@@ -554,8 +554,8 @@ def _mtls_fix(sends: str, mode: str, source: str, policy: str, has_sidecar: bool
         other = f"set the PeerAuthentication {policy} to PERMISSIVE" if has_sidecar else "give the pod its sidecar"
         return f"take the tls setting out of the DestinationRule {source}, or {other}" if mode else other
     if mode:
-        return f"set the DestinationRule {source} to ISTIO_MUTUAL, or take its tls setting out"
-    return f"set the DestinationRule to ISTIO_MUTUAL, or the PeerAuthentication {policy} to PERMISSIVE"
+        return f"set the tls mode of the DestinationRule {source} to ISTIO_MUTUAL, or take that setting out"
+    return f"set the tls mode of the DestinationRule to ISTIO_MUTUAL, or the PeerAuthentication {policy} to PERMISSIVE"
 
 
 def check_protocol(service: Object | None, reference: str, port: int) -> Hop:

@@ -9,13 +9,16 @@ in their namespace.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
-# pilot-agent ends this connection when it loses its own to istiod, so it stands for the whole way.
-CONNECTED = "control_plane.connected_state"
-REFUSED = ("cluster_manager.cds.update_rejected", "listener_manager.lds.update_rejected")
-STATS = f"stats?filter={'|'.join((CONNECTED, *REFUSED))}"
+# pilot-agent ends Envoy's stream to it when it loses its own to istiod, so this one stands for the whole way. Istio
+# keeps these statistics whatever else is left out; newer proxies write a semicolon after the name of the cluster.
+STREAMS = re.compile(r"^cluster\.xds-grpc;?\.upstream_rq_active: (\d+)$", re.MULTILINE)
+REFUSED = re.compile(r"^(?:cluster_manager\.cds|listener_manager\.lds)\.update_rejected: (\d+)$", re.MULTILINE)
+STATS = f"stats?filter={quote('xds-grpc.*upstream_rq_active|update_rejected')}"
 LISTENERS = "config_dump?resource=dynamic_listeners&mask=name,error_state"  # without what the listeners are
 
 
@@ -31,9 +34,9 @@ class State(NamedTuple):
 
 def read_state(name: str, stats: str, dump: Any) -> State:
     """Return the state from the pages STATS and LISTENERS; raises ValueError if they are something else."""
-    values = dict(line.rsplit(": ", 1) for line in stats.splitlines() if ": " in line)
-    if CONNECTED not in values or not isinstance(dump, Mapping):
-        raise ValueError("no statistics of a control plane in its answer")
+    streams = STREAMS.search(stats)
+    if streams is None or not isinstance(dump, Mapping):
+        raise ValueError("it does not say how it is connected to istiod")
     errors = [
         str((config.get("error_state") or {}).get("details", ""))
         for config in dump.get("configs") or []
@@ -41,7 +44,7 @@ def read_state(name: str, stats: str, dump: Any) -> State:
     ]
     return State(
         name,
-        values[CONNECTED] == "1",
+        streams[1] != "0",
         next((error for error in errors if error), ""),
-        sum(int(values.get(stat, 0)) for stat in REFUSED),
+        sum(map(int, REFUSED.findall(stats))),
     )

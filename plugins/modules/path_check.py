@@ -36,8 +36,8 @@ description:
   - C(conflicts) is that no other VirtualService, Gateway or TCPRoute owns the gateway's port, and that no other
     DestinationRule for the Service's host takes the place of the route's or has a subset of a version's name with other
     labels.
-  - C(listener) and C(sync) run C(pilot-agent) in pods, which takes the right to C(create) C(pods/exec). Without it they
-    are not checked.
+  - C(listener) and C(sync) run C(pilot-agent) in pods, which takes the rights to C(get) and C(create)
+    C(pods/exec). Without these they are not checked.
 options:
   hops:
     description:

@@ -440,8 +440,8 @@ def test_mtls_that_does_not_fit() -> None:
     hop = mtls("DISABLE", "STRICT")
     assert hop.message == (
         "The gateway sends plain TCP to the pod shop/tcp-echo-v1 (DestinationRule shop/rule: DISABLE), which takes "
-        "mutual TLS only (PeerAuthentication shop/peer): set the DestinationRule shop/rule to ISTIO_MUTUAL, or take "
-        "its tls setting out."
+        "mutual TLS only (PeerAuthentication shop/peer): set the tls mode of the DestinationRule shop/rule to "
+        "ISTIO_MUTUAL, or take that setting out."
     )
     assert_broken(hop)
     assert_broken(mtls("SIMPLE", "STRICT"), "sends one-way TLS", "DestinationRule shop/rule: SIMPLE")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ansible_collections.trafficshift.istio.plugins.module_utils._sync import State, read_state
 
-STATS = "cluster_manager.cds.update_rejected: 0\ncontrol_plane.connected_state: 1\n"
+STATS = "cluster.xds-grpc;.upstream_rq_active: 1\ncluster_manager.cds.update_rejected: 0\n"
 
 
 def dump(*errors: str) -> dict[str, Any]:
@@ -23,9 +23,11 @@ def dump(*errors: str) -> dict[str, Any]:
     [
         (STATS, dump(), State("shop/p")),
         (STATS, {}, State("shop/p")),
+        (STATS.replace("grpc;", "grpc"), dump(), State("shop/p")),
         (STATS.replace(": 1", ": 0"), dump(), State("shop/p", connected=False)),
         (STATS, dump("", "no such filter", "other"), State("shop/p", refused="no such filter")),
-        (STATS + "listener_manager.lds.update_rejected: 3\n", dump(), State("shop/p", once=3)),
+        (STATS.replace(": 0", ": 1") + "listener_manager.lds.update_rejected: 3\n", dump(), State("shop/p", once=4)),
+        (STATS + "cluster.other.upstream_rq_active: 0\nhttp.x.rds.y.update_rejected: 3\n", dump(), State("shop/p")),
     ],
 )
 def test_state(stats: str, page: Any, state: State) -> None:
@@ -34,5 +36,5 @@ def test_state(stats: str, page: Any, state: State) -> None:
 
 @pytest.mark.parametrize(("stats", "page"), [("", {}), ("no such page", {}), (STATS, [])])
 def test_another_page_is_an_error(stats: str, page: Any) -> None:
-    with pytest.raises(ValueError, match="no statistics"):
+    with pytest.raises(ValueError, match="does not say how it is connected"):
         read_state("shop/p", stats, page)

@@ -86,7 +86,7 @@ class FakeCluster:
         self.answers = {
             "_31400": json.dumps({"configs": [{"name": "0.0.0.0_31400", "active_state": {"listener": LISTENER}}]}),
             "mask=name,error_state": json.dumps({"configs": []}),
-            "update_rejected": "control_plane.connected_state: 1\n",
+            "update_rejected": "cluster.xds-grpc;.upstream_rq_active: 1\n",
         }
 
     @staticmethod
@@ -307,7 +307,7 @@ def test_without_the_right_to_look_into_pods(cluster: FakeCluster) -> None:
 def test_sync_is_judged_by_the_pods_that_may_be_asked(cluster: FakeCluster) -> None:
     cluster.forbidden = {("exec", "istio-system")}
     assert hop("sync").ok is None
-    cluster.answers["update_rejected"] = "control_plane.connected_state: 0\n"
+    cluster.answers["update_rejected"] = "cluster.xds-grpc;.upstream_rq_active: 0\n"
     assert hop("sync").saw.startswith("The proxy of the pod shop/")
 
 
