@@ -370,8 +370,14 @@ def check_destination_rule(
     VirtualService, `named` the subsets to which it sends connections.
     """
 
-    def bad(saw: str, fix: str) -> Hop:
-        return Hop("destination_rule", False, saw, fix)
+    own = destination_rule_name(route)
+
+    def bad(saw: str, source: str, mend: str) -> Hop:
+        """Only what is in the route's own DestinationRule can be mended by declaring the route again."""
+        again = "declare the route again with the tcp_route role"
+        return Hop(
+            "destination_rule", False, saw, again if source == own else f"{mend}, or delete that DestinationRule"
+        )
 
     if not named:
         return Hop("destination_rule", True, f"The VirtualService {route} goes to {service} without subsets")
@@ -381,7 +387,8 @@ def check_destination_rule(
             return bad(
                 f"No DestinationRule for {service} has the subset {name}, which the VirtualService {route} goes to "
                 f"(there is {_names(rules.names)}, with {_names(rules.subsets)})",
-                "declare it with the tcp_route role, or correct the DestinationRule",
+                own if own in rules.names or not rules.names else "",
+                "put it in",
             )
         wrong = ""
         if pods and not any(has_labels(pod, subset.labels) for pod in pods):
@@ -392,10 +399,13 @@ def check_destination_rule(
             return bad(
                 f"The subset {name} of the DestinationRule {subset.source} has the labels "
                 f"{selector_text(subset.labels) or 'none'}{wrong}",
-                "correct its labels, or declare it again with the tcp_route role",
+                subset.source,
+                "correct its labels",
             )
         if name not in versions:
-            return bad(
+            return Hop(
+                "destination_rule",
+                False,
                 f"The VirtualService {route} goes to the subset {name} of the DestinationRule {subset.source}, which "
                 f"is none of the declared versions ({_names(versions)})",
                 "declare that version, or set the weights again with the tcp_route role",

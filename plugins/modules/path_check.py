@@ -267,6 +267,7 @@ SECURITY = "security.istio.io/v1"
 GATEWAY_API = "gateway.networking.k8s.io"
 ISTIO_KINDS = {"DestinationRule": "destinationrules", "Gateway": "gateways", "VirtualService": "virtualservices"}
 ROUTE_HOPS = ("listener", "destination_rule", "mtls")  # say nothing without Istio's kinds
+EVERYWHERE_HOPS = ("destination_rule", "mtls", "conflicts")  # other namespaces can have what breaks them
 PAUSE = 1.0  # seconds between two looks
 NEEDED_VERBS = ("get", "create", "patch", "delete")
 NEEDED_READING = (("list", "", "pods"), ("get", "", "services"))
@@ -285,11 +286,15 @@ class Checker:
         try:
             if hop in ROUTE_HOPS and not self._has_istio():
                 return Hop(hop, None, "Not checked, as Istio is not installed")
-            return getattr(self, hop)()
+            found: Hop = getattr(self, hop)()
         except ForbiddenError as error:
             return Hop(hop, False if error.namespace == self.params["namespace"] else None, *split(error))
         except ClusterError as error:
             return Hop(hop, False, *split(error))
+        if found.ok and hop in EVERYWHERE_HOPS and self.cache.get("partly"):
+            seen = " and ".join(dict.fromkeys([self.params["namespace"], self.params["gateway_namespace"]]))
+            return found._replace(saw=f"{found.saw}, as far as this account sees ({seen})")
+        return found
 
     def rights(self) -> Hop:
         namespace = self.params["namespace"]
@@ -439,7 +444,7 @@ class Checker:
                 tcp_routes = self._everywhere(f"{GATEWAY_API}/{version}", "TCPRoute")
                 api_gateways = self._everywhere(f"{GATEWAY_API}/v1", "Gateway") if tcp_routes else []
                 break
-        hop = _path.check_conflicts(
+        return _path.check_conflicts(
             self.params["gateway_port"],
             own=(self.params["namespace"], self.params["route"]),
             gateway_labels=[labels_of(pod) for pod in pods] or [selector],
@@ -451,10 +456,6 @@ class Checker:
             rules=self._intended_rules() if self.params["route"] and self.params["service"] else None,
             versions=self.params["versions"],
         )
-        if hop.ok and self.cache.get("partly"):
-            seen = " and ".join(dict.fromkeys([self.params["namespace"], home]))
-            return hop._replace(saw=f"{hop.saw}, as far as this account sees ({seen})")
-        return hop
 
     def _has_istio(self) -> bool:
         return self.cluster.has(f"{NETWORKING}/v1", "VirtualService")

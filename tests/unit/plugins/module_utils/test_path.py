@@ -337,8 +337,8 @@ def test_listener_with_something_newer(change: dict[str, Any], words: str) -> No
 
 
 def rules(**subsets: dict[str, str]) -> _mesh.Rules:
-    made = {name: _mesh.Subset(labels, {}, "shop/rule") for name, labels in subsets.items()}
-    return _mesh.Rules(made, {}, "", ["shop/rule"] if made else [])
+    made = {name: _mesh.Subset(labels, {}, "shop/mine-destination") for name, labels in subsets.items()}
+    return _mesh.Rules(made, {}, "", ["shop/mine-destination"] if made else [])
 
 
 def test_destination_rule() -> None:
@@ -353,17 +353,18 @@ def test_destination_rule() -> None:
         )
 
     good = rules(**VERSIONS)
-    assert check(good, ["v1", "v2"]).saw == "The subsets v1, v2 of shop/rule match pods"
+    again = "declare the route again with the tcp_route role"
+    assert check(good, ["v1", "v2"]).saw == "The subsets v1, v2 of shop/mine-destination match pods"
     assert check(good, ["v1"], [echo("v1")]).ok
     assert check(good, ["v1", "v2"], []).ok  # too early to tell
     assert check(rules(), []).saw == "The VirtualService shop/mine goes to shop/tcp-echo without subsets"
     hop = check(rules(v1={"version": "v1"}), ["v1", "v2"])
-    assert_broken(hop, "No DestinationRule for shop/tcp-echo has the subset v2", "(there is shop/rule, with v1)")
-    assert_broken(check(rules(), ["v1"]), "(there is none, with none)")
+    assert_broken(hop, "No DestinationRule for shop/tcp-echo has the subset v2", "-destination, with v1)", again)
+    assert_broken(check(rules(), ["v1"]), "(there is none, with none)", again)
     hop = check(rules(v1={"version": "v9"}), ["v1"])
     assert hop.message == (
-        "The subset v1 of the DestinationRule shop/rule has the labels version=v9, which no pod of the Service has, "
-        "while the version v1 is declared with version=v1: correct its labels, or declare it again with the tcp_route "
+        "The subset v1 of the DestinationRule shop/mine-destination has the labels version=v9, which no pod of the "
+        "Service has, while the version v1 is declared with version=v1: declare the route again with the tcp_route "
         "role."
     )
     assert_broken(hop)
@@ -371,6 +372,10 @@ def test_destination_rule() -> None:
     assert_broken(check(rules(v1={"version": "v2"}), ["v1"]), "has the labels version=v2, while the version v1")
     assert_broken(check(rules(v1={}), ["v1"]), "has the labels none, while")
     assert_broken(check(rules(v3={"version": "v1"}), ["v3"]), "v3", "which is none of the declared versions (v1, v2)")
+    # Declaring the route again would not change what others wrote.
+    other = _mesh.Rules({"v1": _mesh.Subset({"version": "v9"}, {}, "edge/other")}, {}, "", ["edge/other"])
+    assert check(other, ["v1"]).fix == "correct its labels, or delete that DestinationRule"
+    assert check(other, ["v2"]).fix == "put it in, or delete that DestinationRule"
 
 
 STATE = State("shop/p")

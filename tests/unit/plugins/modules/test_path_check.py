@@ -223,6 +223,14 @@ def test_the_webhook_says_where_the_control_plane_is(cluster: FakeCluster) -> No
     assert judged(hops=["istio"]) == {"istio": True}
 
 
+@pytest.mark.parametrize("name", ["destination_rule", "mtls", "conflicts"])
+def test_other_namespaces_count_as_far_as_one_sees(cluster: FakeCluster, name: str) -> None:
+    cluster.forbidden = {("DestinationRule", "")}
+    found = hop(name)
+    assert found.ok
+    assert found.saw.endswith("as far as this account sees (shop and istio-system)")
+
+
 def test_another_route_on_the_port(cluster: FakeCluster) -> None:
     cluster.objects["VirtualService", "office"] = [cluster.virtual("other", "office")]
     hop = walk({**PARAMS, "hops": ["conflicts"]})[0]
