@@ -182,7 +182,8 @@ class Cluster:
         except ApiException as error:
             reason = str(error.reason or "")
             if error.status == 403 or "status 403" in reason:
-                raise ForbiddenError(_forbidden("create", "pods/exec", namespace), namespace) from error
+                # A websocket takes the right to get, and from Kubernetes 1.35 on that to create too.
+                raise ForbiddenError(_forbidden("get and create", "pods/exec", namespace), namespace) from error
             raise ClusterError(f"The pod {where} could not be asked: {cut(reason or error)}.") from error
         except (OSError, ValueError) as error:
             raise ClusterError(f"The pod {where} could not be asked: {cut(error)}.") from error

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The hops of the way of a connection, from the account's rights to the pods: one function judges one hop. Pure.
 
-Each takes live objects and returns a Hop. `saw` says what is there, `fix` what to do about it, `message` both.
+Each takes live objects and returns a Hop. `saw` says what is there, `fix` what to do about it, `message` both. A hop
+that is in order can have a `fix` too: advice about what could not be told for sure.
 """
 
 from __future__ import annotations
@@ -11,6 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ansible_collections.trafficshift.istio.plugins.module_utils import _mesh
+from ansible_collections.trafficshift.istio.plugins.module_utils._gateway import (
+    Replica,
+    listener_port,
+    weights_text,
+)
+from ansible_collections.trafficshift.istio.plugins.module_utils._mesh import Mesh, Rules
 from ansible_collections.trafficshift.istio.plugins.module_utils._pods import (
     LOCALITY_LABEL,
     SIDECAR,
@@ -23,6 +31,11 @@ from ansible_collections.trafficshift.istio.plugins.module_utils._pods import (
     selects,
     sidecar,
 )
+from ansible_collections.trafficshift.istio.plugins.module_utils._routes import (
+    destination_rule_name,
+    tcp_route_weights,
+)
+from ansible_collections.trafficshift.istio.plugins.module_utils._sync import State
 
 HOPS = (
     "cluster",
@@ -30,12 +43,30 @@ HOPS = (
     "istio",
     "gateway_port",
     "gateway_selector",
+    "listener",
     "subsets",
+    "destination_rule",
     "endpoints",
     "sidecars",
+    "sync",
+    "mtls",
+    "protocol",
     "conflicts",
 )
 SHOWN = 5  # names in one sentence
+NO_SUBSET = ""  # all pods of the Service
+
+# How sidecars treat a port by its declared protocol (ConvertProtocol in Istio's pkg/config/kube/conversion.go).
+AS_HTTP = ("http", "http2", "http_proxy", "grpc")
+AS_TCP = ("tcp", "tls", "https", "mongo", "redis", "mysql")
+HTTP_NAMES = {"kubernetes.io/h2c": "http2", "kubernetes.io/ws": "http", "kubernetes.io/wss": "https"}
+TCP_PORTS = (25, 53, 3306, 27017)  # without a declaration these are not guessed
+
+TAKES = {
+    "STRICT": "mutual TLS only",
+    "PERMISSIVE": "mutual TLS and plain TCP",
+    "DISABLE": "no mutual TLS",
+}  # by mTLS mode
 
 Versions = Mapping[str, Mapping[str, str]]
 
@@ -208,6 +239,92 @@ def check_gateway_selector(
     return Hop("gateway_selector", True, f"The gateway selector {wanted} matches {_pods(ready)}")
 
 
+def check_listener(
+    replicas: Sequence[Replica],
+    port: int,
+    *,
+    route: Object | None,
+    reference: str,
+    service: str,
+    gateways: Sequence[Object],
+    gateway_labels: Sequence[Mapping[str, str]],
+) -> Hop:
+    """Whether each gateway replica sends connections to the port on to the Service, by its own configuration.
+
+    `route` is the live VirtualService, `reference` its namespace/name, empty if it is not known; with `gateways`, all
+    Gateways that can be seen, it says why there is no listener. `replicas` without weights could not be asked.
+    """
+    asked = [replica for replica in replicas if replica.weights is not None]
+    lacking = next((replica for replica in asked if not replica.weights), None)
+    if lacking or not asked:
+        saw, fix = _why_no_listener(port, route, reference, gateways, gateway_labels) if reference else ("", "")
+        if lacking:
+            refused = f"it refused the latest configuration ({lacking.error.rstrip('.')})" if lacking.error else ""
+            saw = saw or refused or "although what is declared asks for one"
+            fix = fix or "look at istioctl proxy-status, and at the log of istiod and of the gateway's pods"
+            return Hop("listener", False, f"The gateway replica {lacking.name} has no route on port {port}, {saw}", fix)
+        if saw:
+            return Hop("listener", False, f"No gateway replica can have a route on port {port}, {saw}", fix)
+    for replica in asked:
+        elsewhere = [name for name in replica.weights or {} if "|" in name or name == "BlackHoleCluster"]
+        if elsewhere:
+            return Hop(
+                "listener",
+                False,
+                f"The gateway replica {replica.name} sends connections on port {port} to {_names(elsewhere)}, not to "
+                f"the Service {service}",
+                f"find the route that has the port with kubectl get virtualservices -A, and take port {port} out of it",
+            )
+    silent = next((replica for replica in replicas if replica.weights is None), None)
+    if silent:
+        return Hop(
+            "listener",
+            None,
+            f"Not checked, as the gateway replica {silent.name} could not be asked ({silent.error.rstrip('.')})",
+        )
+    if not replicas:
+        return Hop("listener", None, "Not checked, as no gateway pod is ready")
+    number = f"All {len(asked)} gateway replicas have" if len(asked) > 1 else "The only gateway replica has"
+    saw = f"{number} {weights_text(asked[0].weights or {})} on port {port}"
+    behind = next((replica for replica in asked if replica.warming or replica.error), None)
+    if behind:
+        why = f"refused a newer one ({behind.error.rstrip('.')})" if behind.error else "does not use a newer one yet"
+        return Hop("listener", True, f"{saw}, but {behind.name} {why}", "look at istioctl proxy-status if this stays")
+    return Hop("listener", True, saw)
+
+
+def _why_no_listener(
+    port: int,
+    route: Object | None,
+    reference: str,
+    gateways: Sequence[Object],
+    gateway_labels: Sequence[Mapping[str, str]],
+) -> tuple[str, str]:
+    """Return why no gateway pod can have a listener and what to do, both empty if all that is declared asks for one."""
+    again = "declare it again with the tcp_route role"
+    if route is None:
+        return f"as there is no VirtualService {reference}", "set the route with the tcp_route role"
+    bound = {_resolve(name, _key(route)[0]) for name in (route.get("spec") or {}).get("gateways") or []}
+    if not _owns_port(route, port, bound):
+        return f"as the VirtualService {reference} has no TCP route for it", again
+    found = [gateway for gateway in gateways if _key(gateway) in bound]
+    if not found:
+        return f"as there is no Gateway {_names(sorted('/'.join(key) for key in bound))}", again
+    opened = [gateway for gateway in found if port in _ports(gateway)]
+    if not opened:
+        has = _names(sorted({port for gateway in found for port in _ports(gateway)}))
+        return f"as the Gateway {_names(map(_name, found))} opens {has} only", again
+    selectors = [(gateway.get("spec") or {}).get("selector") or {} for gateway in opened]
+    matched = any(selector.items() <= labels.items() for selector in selectors for labels in gateway_labels)
+    if gateway_labels and not matched:
+        return (
+            f"as the selector {selector_text(selectors[0])} of the Gateway {_name(opened[0])} matches no ready gateway "
+            "pod",
+            "give the labels of the gateway's pods as selector",
+        )
+    return "", ""
+
+
 def route_pods(pods: Iterable[Object], service: Object | None) -> list[Object]:
     """Return the living pods that the route's Service selects, all living ones if it is not known."""
     selector = ((service or {}).get("spec") or {}).get("selector") or {}
@@ -227,7 +344,7 @@ def check_subsets(pods: Sequence[Object], versions: Versions, weights: Mapping[s
                 f"The pod {namespace}/{pod['metadata']['name']} belongs to the versions {_names(found)} at once",
                 "give each version labels that no other has",
             )
-    for name in _weighted(versions, weights):
+    for name in weighted(versions, weights):
         if not any(has_labels(pod, versions[name]) for pod in pods):
             return Hop(
                 "subsets",
@@ -236,7 +353,66 @@ def check_subsets(pods: Sequence[Object], versions: Versions, weights: Mapping[s
                 f"{name}",
                 "deploy that version, or correct its labels",
             )
-    return Hop("subsets", True, f"The labels of {_names(_weighted(versions, weights))} match pods")
+    return Hop("subsets", True, f"The labels of {_names(weighted(versions, weights))} match pods")
+
+
+def check_destination_rule(
+    rules: Rules,
+    *,
+    service: str,
+    route: str,
+    named: Sequence[str],
+    versions: Versions,
+    pods: Sequence[Object],
+) -> Hop:
+    """Whether the live DestinationRules have each subset that the route names, with its version's labels, and pods.
+
+    `rules` are those that hold for the gateway, `service` and `route` are namespace/name of the Service and of the
+    VirtualService, `named` the subsets to which it sends connections.
+    """
+
+    own = destination_rule_name(route)
+
+    def bad(saw: str, source: str, mend: str) -> Hop:
+        """Only what is in the route's own DestinationRule can be mended by declaring the route again."""
+        again = "declare the route again with the tcp_route role"
+        return Hop(
+            "destination_rule", False, saw, again if source == own else f"{mend}, or delete that DestinationRule"
+        )
+
+    if not named:
+        return Hop("destination_rule", True, f"The VirtualService {route} goes to {service} without subsets")
+    for name in named:
+        subset = rules.subsets.get(name)
+        if subset is None:
+            return bad(
+                f"No DestinationRule for {service} has the subset {name}, which the VirtualService {route} goes to "
+                f"(there is {_names(rules.names)}, with {_names(rules.subsets)})",
+                own if own in rules.names or not rules.names else "",
+                "put it in",
+            )
+        wrong = ""
+        if pods and not any(has_labels(pod, subset.labels) for pod in pods):
+            wrong += ", which no pod of the Service has"
+        if subset.labels != versions.get(name, subset.labels):
+            wrong += f", while the version {name} is declared with {selector_text(versions[name])}"
+        if wrong:
+            return bad(
+                f"The subset {name} of the DestinationRule {subset.source} has the labels "
+                f"{selector_text(subset.labels) or 'none'}{wrong}",
+                subset.source,
+                "correct its labels",
+            )
+        if name not in versions:
+            return Hop(
+                "destination_rule",
+                False,
+                f"The VirtualService {route} goes to the subset {name} of the DestinationRule {subset.source}, which "
+                f"is none of the declared versions ({_names(versions)})",
+                "declare that version, or set the weights again with the tcp_route role",
+            )
+    sources = dict.fromkeys(rules.subsets[name].source for name in named)
+    return Hop("destination_rule", True, f"The subsets {_names(named)} of {_names(sources)} match pods")
 
 
 def check_localities(pods: Sequence[Object], versions: Versions, namespace: str, mesh: Mapping[str, Any]) -> Hop | None:
@@ -298,7 +474,7 @@ def check_endpoints(
             f"The Service {reference} has no port {port} (it has {_names(p['port'] for p in ports)})",
             "correct the port of the route or of the Service",
         )
-    for name in _weighted(versions, weights):
+    for name in weighted(versions, weights):
         there = [pod for pod in pods if has_labels(pod, versions[name])]
         if not any(is_ready(pod) for pod in there):
             saw = f"none of its pods is ready ({_pods(there)})" if there else "it has no pod"
@@ -307,7 +483,7 @@ def check_endpoints(
                 f"Version {name} of the Service {reference} cannot take connections, as {saw}",
                 f"look at kubectl -n {namespace} get pods -l {selector_text(versions[name])}",
             )
-    return Hop("endpoints", True, f"The Service {reference} has ready pods of {_names(_weighted(versions, weights))}")
+    return Hop("endpoints", True, f"The Service {reference} has ready pods of {_names(weighted(versions, weights))}")
 
 
 def check_sidecars(pods: Sequence[Object], versions: Versions, namespace: str) -> Hop:
@@ -334,6 +510,130 @@ def check_sidecars(pods: Sequence[Object], versions: Versions, namespace: str) -
     return Hop("sidecars", True, f"{number} a ready sidecar")
 
 
+def check_sync(states: Sequence[State]) -> Hop:
+    """Whether each proxy is connected to istiod and took its latest configuration."""
+
+    def bad(saw: str, fix: str) -> Hop:
+        return Hop("sync", False, saw, fix)
+
+    for state in states:
+        namespace, _slash, name = state.name.partition("/")
+        if state.refused:
+            return bad(
+                f"The proxy of the pod {state.name} refused its latest configuration ({state.refused.rstrip('.')})",
+                "find what asks for it, most often an EnvoyFilter (kubectl get envoyfilters -A)",
+            )
+        if not state.connected:
+            return bad(
+                f"The proxy of the pod {state.name} is not connected to istiod, so no change reaches it",
+                f"look at istiod's pods, and at kubectl -n {namespace} logs {name} -c {SIDECAR}",
+            )
+    silent = next((state for state in states if state.error), None)
+    if silent:
+        return Hop(
+            "sync", None, f"Not checked, as the pod {silent.name} could not be asked ({silent.error.rstrip('.')})"
+        )
+    if not states:
+        return Hop("sync", None, "Not checked, as no pod with a proxy is ready")
+    number = f"All {len(states)} proxies are" if len(states) > 1 else "The proxy is"
+    saw = f"{number} connected to istiod, and no listener is refused"
+    once = next((state for state in states if state.once), None)
+    if once:
+        return Hop(
+            "sync",
+            True,
+            f"{saw}, but {once.name} has refused {once.once} configurations since it started",
+            "look at istioctl proxy-status whether one is still refused",
+        )
+    return Hop("sync", True, saw)
+
+
+def check_mtls(
+    rules: Rules,
+    *,
+    subsets: Mapping[str, Mapping[str, str]],
+    port: int,
+    service: Object | None,
+    pods: Sequence[Object],
+    policies: Sequence[Object],
+    mesh: Mesh,
+) -> Hop:
+    """Whether each pod takes what the gateway sends to it: plain TCP, TLS or mutual TLS.
+
+    `subsets` are those that connections go to with their labels, NO_SUBSET without any; `port` is the Service's.
+    """
+    advice: Hop | None = None
+    seen: dict[str, None] = {}
+    for name, labels in subsets.items():
+        mode, source = _mesh.tls_setting(rules, name, port)
+        automatic = "by automatic mTLS" if mesh.auto_mtls else "automatic mTLS is off"
+        says = f"DestinationRule {source}: {mode}" if mode else automatic
+        for pod in (pod for pod in pods if has_labels(pod, labels)):
+            pod_port = listener_port(service, port, pod)
+            takes, policy = _mesh.accepted(policies, pod, _key(pod)[0], pod_port, mesh.root)
+            sends = _mesh.sent(rules, name, port, mesh=mesh, policies=policies, pod=pod, pod_port=pod_port)
+            has_sidecar = sidecar(pod)[0]
+            if _mesh.clash(sends, takes, pod):
+                wants = f"takes {TAKES.get(takes, takes)} (PeerAuthentication {policy})"
+                return Hop(
+                    "mtls",
+                    False,
+                    f"The gateway sends {sends} to the pod {_name(pod)} ({says}), which "
+                    f"{wants if has_sidecar else 'has no sidecar'}",
+                    _mtls_fix(sends, mode, source, policy, has_sidecar),
+                )
+            if sends in (_mesh.TLS, _mesh.OWN_MUTUAL) and not advice:
+                what = "the certificates are of the mesh" if takes == "STRICT" else "the workload itself takes TLS"
+                advice = Hop(
+                    "mtls",
+                    True,
+                    f"The gateway sends {sends} to the pod {_name(pod)} ({says})",
+                    f"see to it that {what}",
+                )
+            to = f"pods that take {TAKES.get(takes, takes)}" if has_sidecar else "pods without a sidecar"
+            seen[f"{sends} to {to}"] = None
+    if not seen:
+        return Hop("mtls", None, "Not checked, as there are no pods")
+    return advice or Hop("mtls", True, f"The gateway sends {_names(seen)}")
+
+
+def _mtls_fix(sends: str, mode: str, source: str, policy: str, has_sidecar: bool) -> str:
+    if sends == _mesh.MUTUAL:
+        other = f"set the PeerAuthentication {policy} to PERMISSIVE" if has_sidecar else "give the pod its sidecar"
+        return f"take the tls setting out of the DestinationRule {source}, or {other}" if mode else other
+    if mode:
+        return f"set the tls mode of the DestinationRule {source} to ISTIO_MUTUAL, or take that setting out"
+    return f"set the tls mode of the DestinationRule to ISTIO_MUTUAL, or the PeerAuthentication {policy} to PERMISSIVE"
+
+
+def check_protocol(service: Object | None, reference: str, port: int) -> Hop:
+    """Whether the Service's port is declared as TCP, by appProtocol or else by its name up to the first hyphen."""
+    entry = _port_entry(service, port)
+    if entry is None:
+        return Hop("protocol", None, f"Not checked, as the Service {reference} has no port {port}")
+    key, declared = ("appProtocol", entry["appProtocol"]) if entry.get("appProtocol") else ("name", entry.get("name"))
+    said = f"{key} {str(declared)[:60]}" if declared else "no name"
+    what = f"The port {port} of the Service {reference} has {said}"
+    name = HTTP_NAMES.get(str(declared), str(declared or "").lower()).partition("-")[0]
+    if entry.get("protocol", "TCP") != "TCP":
+        return Hop("protocol", False, f"{what} and is {entry['protocol']}, not TCP", "use a TCP port")
+    if name in AS_HTTP:
+        return Hop(
+            "protocol",
+            False,
+            f"{what}, so sidecars take its connections for HTTP and refuse anything else",
+            "set its appProtocol to tcp, which goes before its name",
+        )
+    if name in AS_TCP or port in TCP_PORTS:
+        return Hop("protocol", True, f"{what}, so sidecars pass its connections on as TCP")
+    return Hop(
+        "protocol",
+        True,
+        f"{what}, so sidecars have to guess the protocol, and one in which the server speaks first can hang",
+        "set its appProtocol to tcp",
+    )
+
+
 def check_conflicts(
     port: int,
     *,
@@ -344,11 +644,14 @@ def check_conflicts(
     api_gateways: Iterable[Object] = (),
     tcp_routes: Iterable[Object] = (),
     service: tuple[str, str] = ("", ""),
+    rules: Rules | None = None,
+    versions: Versions | None = None,
 ) -> Hop:
-    """Whether another route owns the gateway's port.
+    """Whether another route owns the gateway's port, or another DestinationRule the subsets.
 
     `own` is namespace and name of the route's VirtualService, `gateway_labels` are the labels of the gateway's pods,
     `service` is namespace and name of its Service. `api_gateways` and `tcp_routes` are those of the Gateway API.
+    `rules` are the DestinationRules that hold for the gateway once the route's own is there.
     """
 
     def bad(saw: str, fix: str) -> Hop:
@@ -393,7 +696,50 @@ def check_conflicts(
                     f"The TCPRoute {_name(route)} already routes port {port} of the same gateway",
                     "delete it, or choose another port",
                 )
-    return Hop("conflicts", True, f"No other route owns port {port} of the gateway")
+    clash = _rule_conflict(rules, "/".join((own[0], destination_rule_name(own[1]))), versions or {}) if rules else None
+    return clash or Hop("conflicts", True, f"No other route owns port {port} of the gateway")
+
+
+def _rule_conflict(rules: Rules, own: str, versions: Versions) -> Hop | None:
+    """Return the hop if another DestinationRule for the same host keeps a version's subset from being the route's."""
+    for name, labels in versions.items():
+        subset = rules.subsets.get(name)
+        if own not in rules.names and (subset is None or subset.labels != labels):
+            return Hop(
+                "conflicts",
+                False,
+                f"The DestinationRule {_names(rules.names)} for the same host takes the place of {own} at the gateway, "
+                f"without the subset {name} as it is declared",
+                "delete it, or put the subset into it",
+            )
+        if subset and subset.source != own and subset.labels != labels:
+            return Hop(
+                "conflicts",
+                False,
+                f"The DestinationRule {subset.source} for the same host has its own subset {name} "
+                f"({selector_text(subset.labels) or 'no labels'}), which holds because it is older than {own}",
+                "take that subset out, or choose another name for the version",
+            )
+    return None
+
+
+def named_subsets(route: Object | None, service: str, port: int) -> list[str] | None:
+    """Return the subsets to which a VirtualService sends connections on the gateway's port, None if it does not."""
+    weights = tcp_route_weights(route or {}, port)
+    if not weights:
+        return None
+    # A destination without subset goes by its host.
+    return [name for name, weight in weights.items() if weight and name.partition(".")[0] != service]
+
+
+def _ports(gateway: Object) -> list[int]:
+    servers = (gateway.get("spec") or {}).get("servers") or []
+    return [(server.get("port") or {}).get("number", 0) for server in servers]
+
+
+def _port_entry(service: Object | None, port: int) -> Mapping[str, Any] | None:
+    ports = ((service or {}).get("spec") or {}).get("ports") or []
+    return next((entry for entry in ports if entry.get("port") == port), None)
 
 
 def _owns_port(virtual: Object, port: int, bound: set[tuple[str, str]]) -> bool:
@@ -433,7 +779,7 @@ def _is_available(deployment: Object) -> bool:
     return bool((deployment.get("status") or {}).get("availableReplicas"))
 
 
-def _weighted(versions: Versions, weights: Mapping[str, int]) -> list[str]:
+def weighted(versions: Versions, weights: Mapping[str, int]) -> list[str]:
     """Return the versions that get connections; all of them if there are no weights."""
     return [name for name in versions if not weights or weights.get(name)]
 

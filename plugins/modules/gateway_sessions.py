@@ -20,7 +20,7 @@ description:
     replicas may come and go.
   - Counts connections from the gateway to the versions, whichever of its ports they came in at. With sidecars, one that
     reaches a pod whose application does not listen is no failure to the gateway.
-  - Runs C(pilot-agent) in the gateway's pods, which takes the right to C(create) C(pods/exec).
+  - Runs C(pilot-agent) in the gateway's pods, which takes the rights to C(get) and C(create) C(pods/exec).
 options:
   namespace:
     description: Namespace of the gateway's pods.

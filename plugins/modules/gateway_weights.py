@@ -14,8 +14,8 @@ description:
     configuration. Nothing is guessed from what the API server or istiod say.
   - Waits until every replica has exactly the weights that are wanted, and has no newer configuration that it does not
     use yet. Replicas may come and go in the meantime.
-  - Runs C(pilot-agent) in the gateway's pods, which takes the right to C(create) C(pods/exec). Without that right the
-    module succeeds with RV(convergence=behavioural).
+  - Runs C(pilot-agent) in the gateway's pods, which takes the rights to C(get) and C(create) C(pods/exec). Without
+    them the module succeeds with RV(convergence=behavioural).
 options:
   namespace:
     description: Namespace of the gateway's pods and Service.

@@ -18,10 +18,26 @@ description:
   - C(istio) is Istio's kinds, an available istiod, and an injection webhook that can be called.
   - C(gateway_port) is the port in the ingress gateway's Service.
   - C(gateway_selector) is a ready gateway pod that has the labels and gets the Service's connections.
+  - C(listener) is a route on the port to the Service, in the own configuration of each ready gateway replica. If there
+    is none, the live VirtualService and Gateway are looked at for the reason.
   - C(subsets) is pods with the labels of each version, none with those of two. Without any pod it is too early to tell.
+  - C(destination_rule) is that the live DestinationRules, as Istio merges them for the gateway, have each subset that
+    the live VirtualService sends connections to, with its labels in O(versions), and that pods have these.
   - C(endpoints) is the Service with its port, and a ready pod of each version that gets connections.
   - C(sidecars) is a ready sidecar in each pod of the versions.
-  - C(conflicts) is that no other VirtualService, Gateway or TCPRoute owns the gateway's port.
+  - C(sync) is that the proxies of the ready gateway replicas and of the Service's pods are connected to istiod, and
+    have not refused the latest configuration of a listener. They are asked themselves.
+  - C(mtls) is that each pod takes what the gateway sends to it, be it plain TCP, TLS or mutual TLS. What counts is the
+    DestinationRules at the level of rule, subset and port, the PeerAuthentications of mesh, namespace, workload and
+    port, whether the pod has a sidecar, and whether automatic mTLS is on in the mesh.
+  - C(protocol) is that the Service's port is declared as TCP, by its C(appProtocol) or else its name. A declaration of
+    HTTP breaks it, as sidecars refuse anything else then. Without a declaration it is in order with advice, as guessing
+    harms only protocols in which the server speaks first.
+  - C(conflicts) is that no other VirtualService, Gateway or TCPRoute owns the gateway's port, and that no other
+    DestinationRule for the Service's host takes the place of the route's or has a subset of a version's name with other
+    labels.
+  - C(listener) and C(sync) run C(pilot-agent) in pods, which takes the rights to C(get) and C(create)
+    C(pods/exec). Without these they are not checked.
 options:
   hops:
     description:
@@ -35,9 +51,14 @@ options:
       - istio
       - gateway_port
       - gateway_selector
+      - listener
       - subsets
+      - destination_rule
       - endpoints
       - sidecars
+      - sync
+      - mtls
+      - protocol
       - conflicts
     default:
       - cluster
@@ -45,9 +66,14 @@ options:
       - istio
       - gateway_port
       - gateway_selector
+      - listener
       - subsets
+      - destination_rule
       - endpoints
       - sidecars
+      - sync
+      - mtls
+      - protocol
       - conflicts
   fail:
     description: Whether a broken hop fails the task.
@@ -63,16 +89,19 @@ options:
     default: default
   service:
     description:
-      - Name of the Service that the route goes to. C(endpoints) needs it.
+      - Name of the Service that the route goes to. C(listener), C(destination_rule), C(endpoints), C(sync), C(mtls) and
+        C(protocol) need it.
       - For C(subsets) and C(sidecars), only pods that it selects count.
     type: str
     default: ""
   service_port:
-    description: Port of that Service. V(0) is not compared.
+    description: Port of that Service. C(listener), C(mtls) and C(protocol) need it, C(endpoints) does not compare V(0).
     type: int
     default: 0
   versions:
-    description: Pod labels of each version, by the version's name. C(subsets), C(endpoints) and C(sidecars) need it.
+    description:
+      - Pod labels of each version, by the version's name.
+      - C(subsets), C(destination_rule), C(endpoints), C(sidecars) and C(mtls) need it.
     type: dict
     default: {}
   weights:
@@ -90,7 +119,9 @@ options:
     choices: [route, endpoints]
     default: route
   route:
-    description: Name of the route's VirtualService, which is no conflict with itself.
+    description:
+      - Name of the route's VirtualService, which is no conflict with itself.
+      - C(destination_rule) needs it, and C(listener) finds the reason for a missing listener with it.
     type: str
     default: ""
   gateway_namespace:
@@ -124,7 +155,8 @@ extends_documentation_fragment:
   - kubernetes.core.k8s_auth_options
   - trafficshift.istio.cluster_reader
 notes:
-  - What this account may not read outside of O(namespace) is not checked. That hop says which right is missing.
+  - What this account may not read outside of O(namespace) is not checked. That hop says which right is missing. Within
+    O(namespace) the same goes for C(pods/exec), and for PeerAuthentications.
   - An API server that does not answer is reported within 15 seconds.
 author:
   - The trafficshift.istio maintainers (@trafficshift)
@@ -188,7 +220,7 @@ hops:
       type: str
       returned: always
     fix:
-      description: What to do about it, empty if nothing.
+      description: What to do about it, empty if nothing. With a hop that is in order it is advice.
       type: str
       returned: always
     message:
@@ -203,27 +235,48 @@ hops:
       message: The API server https://127.0.0.1:6443 answers, version v1.34.4.
 """
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.common.yaml import yaml_load
-from ansible_collections.trafficshift.istio.plugins.module_utils import _path
+from ansible_collections.trafficshift.istio.plugins.module_utils import _gateway, _mesh, _path, _replicas, _sync
 from ansible_collections.trafficshift.istio.plugins.module_utils._client import (
     Cluster,
     ClusterError,
     ForbiddenError,
     argument_spec,
+    cut,
     require_libraries,
 )
+from ansible_collections.trafficshift.istio.plugins.module_utils._gateway import Replica
 from ansible_collections.trafficshift.istio.plugins.module_utils._path import HOPS, Hop
-from ansible_collections.trafficshift.istio.plugins.module_utils._pods import has_labels, labels_of
-from ansible_collections.trafficshift.istio.plugins.module_utils._routes import METHODS, validate_weights
+from ansible_collections.trafficshift.istio.plugins.module_utils._pods import (
+    Object,
+    has_labels,
+    is_ready,
+    labels_of,
+    sidecar,
+)
+from ansible_collections.trafficshift.istio.plugins.module_utils._routes import (
+    METHODS,
+    destination_rule_name,
+    validate_weights,
+)
+from ansible_collections.trafficshift.istio.plugins.module_utils._sync import State
+
+try:
+    import yaml
+except ImportError:
+    yaml = None  # type: ignore[assignment]  # kubernetes needs it too, and is asked for first
 
 NETWORKING = "networking.istio.io"
+SECURITY = "security.istio.io/v1"
 GATEWAY_API = "gateway.networking.k8s.io"
 ISTIO_KINDS = {"DestinationRule": "destinationrules", "Gateway": "gateways", "VirtualService": "virtualservices"}
+ROUTE_HOPS = ("listener", "destination_rule", "mtls")  # say nothing without Istio's kinds
+EVERYWHERE_HOPS = ("destination_rule", "mtls", "conflicts")  # other namespaces can have what breaks them
 PAUSE = 1.0  # seconds between two looks
 NEEDED_VERBS = ("get", "create", "patch", "delete")
 NEEDED_READING = (("list", "", "pods"), ("get", "", "services"))
@@ -240,11 +293,17 @@ class Checker:
     def check(self, hop: str) -> Hop:
         """Return what was found at a hop; what may not be read elsewhere than in the route's namespace stays open."""
         try:
-            return getattr(self, hop)()
+            if hop in ROUTE_HOPS and not self._has_istio():
+                return Hop(hop, None, "Not checked, as Istio is not installed")
+            found: Hop = getattr(self, hop)()
         except ForbiddenError as error:
             return Hop(hop, False if error.namespace == self.params["namespace"] else None, *split(error))
         except ClusterError as error:
             return Hop(hop, False, *split(error))
+        if found.ok and hop in EVERYWHERE_HOPS and self.cache.get("partly"):
+            seen = " and ".join(dict.fromkeys([self.params["namespace"], self.params["gateway_namespace"]]))
+            return found._replace(saw=f"{found.saw}, as far as this account sees ({seen})")
+        return found
 
     def rights(self) -> Hop:
         namespace = self.params["namespace"]
@@ -258,9 +317,9 @@ class Checker:
         return _path.check_rights(refused, namespace)
 
     def istio(self) -> Hop:
-        revision = self._revision() if self.params["revision"] is None else self.params["revision"]
+        revision = self._revision()
         missing = [kind for kind in ISTIO_KINDS if not self.cluster.has(f"{NETWORKING}/v1", kind)]
-        webhooks = [] if missing else self._find("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration")
+        webhooks = [] if missing else self._webhooks()
         hooks = [found[-1] for found in _path.injecting(webhooks, revision)]
         called = [(hook.get("clientConfig") or {}).get("service") for hook in hooks]
         services = [service for service in called if service]
@@ -278,16 +337,32 @@ class Checker:
         )
 
     def gateway_port(self) -> Hop:
-        namespace, name = self.params["gateway_namespace"], self.params["gateway_service"]
-        return _path.check_gateway_port(
-            self._get("Service", name, namespace), f"{namespace}/{name}", self.params["gateway_port"]
-        )
+        reference = f"{self.params['gateway_namespace']}/{self.params['gateway_service']}"
+        return _path.check_gateway_port(self._gateway_service(), reference, self.params["gateway_port"])
 
     def gateway_selector(self) -> Hop:
         namespace = self.params["gateway_namespace"]
-        service = self._get("Service", self.params["gateway_service"], namespace)
         pods = self._find("v1", "Pod", namespace)
-        return _path.check_gateway_selector(pods, service, namespace, self.params["gateway_selector"])
+        return _path.check_gateway_selector(pods, self._gateway_service(), namespace, self.params["gateway_selector"])
+
+    def listener(self) -> Hop:
+        pods = self._gateway_pods()
+        refused = None
+        replicas: list[Replica] = []
+        try:
+            replicas = _replicas.ask(pods, self._replica, _late_replica)
+        except ForbiddenError as error:
+            refused = error
+        hop = _path.check_listener(
+            replicas,
+            self.params["gateway_port"],
+            route=self._route(),
+            reference=f"{self.params['namespace']}/{self.params['route']}" if self.params["route"] else "",
+            service=f"{self.params['namespace']}/{self.params['service']}",
+            gateways=self._everywhere(f"{NETWORKING}/v1", "Gateway"),
+            gateway_labels=[labels_of(pod) for pod in pods],
+        )
+        return unless_broken(hop, refused)
 
     def subsets(self) -> Hop:
         pods, versions, namespace = self._route_pods(), self.params["versions"], self.params["namespace"]
@@ -295,6 +370,22 @@ class Checker:
         if hop.ok and self.params["method"] == "endpoints":
             return _path.check_localities(pods, versions, namespace, self._mesh_localities()) or hop
         return hop
+
+    def destination_rule(self) -> Hop:
+        namespace, route = self.params["namespace"], self.params["route"]
+        named = self._named_subsets()
+        if named is None:
+            port = self.params["gateway_port"]
+            saw = f"Not checked, as there is no VirtualService {namespace}/{route} with a TCP route for port {port}"
+            return Hop("destination_rule", None, saw)
+        return _path.check_destination_rule(
+            self._rules(self._everywhere(f"{NETWORKING}/v1", "DestinationRule"), self._mesh()[0]),
+            service=f"{namespace}/{self.params['service']}",
+            route=f"{namespace}/{route}",
+            named=named,
+            versions=self.params["versions"],
+            pods=self._route_pods(),
+        )
 
     def endpoints(self) -> Hop:
         return _path.check_endpoints(
@@ -309,10 +400,54 @@ class Checker:
     def sidecars(self) -> Hop:
         return _path.check_sidecars(self._route_pods(), self.params["versions"], self.params["namespace"])
 
+    def sync(self) -> Hop:
+        refused = None
+        states: list[State] = []
+        home, namespace = self.params["gateway_namespace"], self.params["namespace"]
+        injected = [pod for pod in self._route_pods() if sidecar(pod)[1]]
+        for place, pods in ((home, self._gateway_pods()), (namespace, injected)):
+            try:
+                states += _replicas.ask(pods, self._state_of(place), _late_state(place))
+            except ForbiddenError as error:
+                refused = refused or error
+        return unless_broken(_path.check_sync(states), refused)
+
+    def mtls(self) -> Hop:
+        namespace = self.params["namespace"]
+        mesh, refused = self._mesh()
+        policies: list[Object] = []
+        for place in dict.fromkeys([namespace, mesh.root]) if self.cluster.has(SECURITY, "PeerAuthentication") else ():
+            try:
+                policies += self._find(SECURITY, "PeerAuthentication", place)
+            except ForbiddenError as error:
+                refused = refused or error
+        rules = self._rules(self._everywhere(f"{NETWORKING}/v1", "DestinationRule"), mesh)
+        versions = self.params["versions"]
+        named = self._named_subsets()
+        if named is None:  # no route yet
+            named = _path.weighted(versions, self.params["weights"])
+        subsets = {
+            name: rules.subsets[name].labels if name in rules.subsets else versions.get(name, {}) for name in named
+        }
+        hop = _path.check_mtls(
+            rules,
+            subsets=subsets or {_path.NO_SUBSET: {}},
+            port=self.params["service_port"],
+            service=self._service(),
+            pods=self._route_pods(),
+            policies=policies,
+            mesh=mesh,
+        )
+        return unless_broken(hop, refused)
+
+    def protocol(self) -> Hop:
+        reference = f"{self.params['namespace']}/{self.params['service']}"
+        return _path.check_protocol(self._service(), reference, self.params["service_port"])
+
     def conflicts(self) -> Hop:
         home, selector = self.params["gateway_namespace"], self.params["gateway_selector"]
         pods = [pod for pod in self._find("v1", "Pod", home) if has_labels(pod, selector)]
-        if not self.cluster.has(f"{NETWORKING}/v1", "VirtualService"):
+        if not self._has_istio():
             return Hop("conflicts", None, "Istio is not installed, so there is no route to conflict with")
         api_gateways, tcp_routes = [], []
         for version in ("v1", "v1alpha2"):
@@ -320,7 +455,7 @@ class Checker:
                 tcp_routes = self._everywhere(f"{GATEWAY_API}/{version}", "TCPRoute")
                 api_gateways = self._everywhere(f"{GATEWAY_API}/v1", "Gateway") if tcp_routes else []
                 break
-        hop = _path.check_conflicts(
+        return _path.check_conflicts(
             self.params["gateway_port"],
             own=(self.params["namespace"], self.params["route"]),
             gateway_labels=[labels_of(pod) for pod in pods] or [selector],
@@ -329,14 +464,110 @@ class Checker:
             api_gateways=api_gateways,
             tcp_routes=tcp_routes,
             service=(home, self.params["gateway_service"]),
+            rules=self._intended_rules() if self.params["route"] and self.params["service"] else None,
+            versions=self.params["versions"],
         )
-        if hop.ok and self.cache.get("partly"):
-            seen = " and ".join(dict.fromkeys([self.params["namespace"], home]))
-            return hop._replace(saw=f"{hop.saw}, as far as this account sees ({seen})")
-        return hop
+
+    def _has_istio(self) -> bool:
+        return self.cluster.has(f"{NETWORKING}/v1", "VirtualService")
+
+    def _gateway_pods(self) -> list[Object]:
+        selector = self.params["gateway_selector"]
+        pods = self._find("v1", "Pod", self.params["gateway_namespace"])
+        return [pod for pod in pods if has_labels(pod, selector) and is_ready(pod)]
+
+    def _replica(self, pod: Object) -> Replica:
+        """Return what a gateway replica does with connections to the port, by its own configuration."""
+        name = pod["metadata"]["name"]
+        port = _gateway.listener_port(self._gateway_service(), self.params["gateway_port"], pod)
+        destination = _gateway.Destination(
+            f"{self.params['service']}.{self.params['namespace']}", self.params["service_port"]
+        )
+        replicas = _replicas.Replicas(self.cluster, self.params["gateway_namespace"], {})
+        try:
+            dump = json.loads(replicas.request(name, _gateway.listener_query(port)) or "{}")
+            listener = _gateway.read_listener(dump, port, destination)
+        except ForbiddenError:
+            raise
+        except (ClusterError, ValueError, TypeError, AttributeError) as error:
+            return Replica(name, False, error=cut(error))
+        listener = listener._replace(error=cut(listener.error))
+        return _gateway.judge_replica(name, listener, None, _gateway.Wanted(None, []))
+
+    def _state_of(self, namespace: str) -> Callable[[Object], State]:
+        replicas = _replicas.Replicas(self.cluster, namespace, {})
+
+        def state(pod: Object) -> State:
+            name = pod["metadata"]["name"]
+            reference = f"{namespace}/{name}"
+            try:
+                stats = replicas.request(name, _sync.STATS)
+                found = _sync.read_state(reference, stats, json.loads(replicas.request(name, _sync.LISTENERS) or "{}"))
+            except ForbiddenError:
+                raise
+            except (ClusterError, ValueError, TypeError, AttributeError) as error:
+                return State(reference, error=cut(error))
+            return found._replace(refused=cut(found.refused))
+
+        return state
+
+    def _route(self) -> Object | None:
+        """Return the live VirtualService of the route."""
+        wanted = (self.params["namespace"], self.params["route"])
+        virtual_services = self._everywhere(f"{NETWORKING}/v1", "VirtualService")
+        found = (
+            item for item in virtual_services if (item["metadata"]["namespace"], item["metadata"]["name"]) == wanted
+        )
+        return next(found, None)
+
+    def _named_subsets(self) -> list[str] | None:
+        return _path.named_subsets(self._route(), self.params["service"], self.params["gateway_port"])
+
+    def _rules(self, rules: Sequence[Object], mesh: _mesh.Mesh) -> _mesh.Rules:
+        pods = self._gateway_pods()
+        labels = labels_of(pods[0]) if pods else self.params["gateway_selector"]
+        caller = _mesh.Caller(self.params["gateway_namespace"], labels)
+        return _mesh.merge_rules(rules, (self.params["namespace"], self.params["service"]), caller, mesh.root)
+
+    def _intended_rules(self) -> _mesh.Rules:
+        """Return the DestinationRules that hold for the gateway, with the route's own if it is not there yet."""
+        rules = self._everywhere(f"{NETWORKING}/v1", "DestinationRule")
+        metadata = {"namespace": self.params["namespace"], "name": destination_rule_name(self.params["route"])}
+        if not any(metadata.items() <= rule["metadata"].items() for rule in rules):
+            subsets = [{"name": name, "labels": labels} for name, labels in self.params["versions"].items()]
+            rules = [*rules, {"metadata": metadata, "spec": {"host": self.params["service"], "subsets": subsets}}]
+        return self._rules(rules, self._mesh()[0])
+
+    def _mesh(self) -> tuple[_mesh.Mesh, ForbiddenError | None]:
+        """Return what the mesh's configuration says, and the right that is missing to know it."""
+        namespace, config, refused = self._mesh_config()
+        root = str(config.get("rootNamespace") or namespace)
+        return _mesh.Mesh(root, config.get("enableAutoMtls") is not False), refused
+
+    def _mesh_config(self) -> tuple[str, dict[str, Any], ForbiddenError | None]:
+        """Return the control plane's namespace, the mesh's configuration, and the right that is missing to know it."""
+        namespace, revision = self.params["istio_namespace"], self.params["revision"] or ""
+        try:
+            found = _path.injecting(self._webhooks(), self._revision())
+            services = [(hook.get("clientConfig") or {}).get("service") for _name, _labels, hook in found]
+            namespace = next((service["namespace"] for service in services if service), namespace)
+            revision = next((labels.get("istio.io/rev", "") for _name, labels, _hook in found), revision)
+            name = f"istio-{revision}" if revision not in ("", "default") else "istio"
+            config_map = self._get("ConfigMap", name, namespace) or {}
+            loaded = yaml.safe_load((config_map.get("data") or {}).get("mesh") or "{}")
+        except ForbiddenError as error:
+            return namespace, {}, error
+        except yaml.YAMLError:  # then istiod keeps its defaults too
+            loaded = {}
+        return namespace, loaded if isinstance(loaded, dict) else {}, None
+
+    def _webhooks(self) -> list[dict[str, Any]]:
+        return self._find("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration")
 
     def _revision(self) -> str:
-        """Return the revision that the route's namespace is labelled with, empty for the default or if not readable."""
+        """Return the revision, as the namespace's label says if it is not given; the default's is empty."""
+        if self.params["revision"] is not None:
+            return str(self.params["revision"])
         try:
             namespace = self._get("Namespace", self.params["namespace"], "")
         except ForbiddenError:
@@ -345,14 +576,10 @@ class Checker:
 
     def _mesh_localities(self) -> dict[str, Any]:
         """Return the localityLbSetting of the mesh's configuration, empty if there is none or it is not readable."""
-        revision = self._revision() if self.params["revision"] is None else self.params["revision"]
-        name = f"istio-{revision}" if revision not in ("", "default") else "istio"
-        try:
-            found = self._get("ConfigMap", name, self.params["istio_namespace"]) or {}
-        except ForbiddenError:
-            return {}
-        mesh = yaml_load((found.get("data") or {}).get("mesh", ""))
-        return (isinstance(mesh, dict) and mesh.get("localityLbSetting")) or {}
+        return self._mesh_config()[1].get("localityLbSetting") or {}
+
+    def _gateway_service(self) -> dict[str, Any] | None:
+        return self._get("Service", self.params["gateway_service"], self.params["gateway_namespace"])
 
     def _service(self) -> dict[str, Any] | None:
         name = self.params["service"]
@@ -402,6 +629,19 @@ class Checker:
         return self.cache[key]
 
 
+def unless_broken(hop: Hop, refused: ForbiddenError | None) -> Hop:
+    """Return the hop, or that it is not checked as a right is missing; what is seen to be broken is broken anyway."""
+    return hop if hop.ok is False or not refused else Hop(hop.hop, None, *split(refused))
+
+
+def _late_replica(pod: Object, why: str) -> Replica:
+    return Replica(pod["metadata"]["name"], False, error=why)
+
+
+def _late_state(namespace: str) -> Callable[[Object, str], State]:
+    return lambda pod, why: State(f"{namespace}/{pod['metadata']['name']}", error=why)
+
+
 def split(error: ClusterError) -> tuple[str, str]:
     """Return what an error saw and what it says to do."""
     saw, _colon, fix = str(error).rstrip(".").rpartition(": ")
@@ -438,7 +678,16 @@ def walk(params: dict[str, Any]) -> list[Hop]:
 
 def check_options(params: dict[str, Any]) -> None:
     """Raise ValueError with one sentence if a hop lacks an option, or weights are wrong."""
-    needs = {"subsets": ["versions"], "endpoints": ["service", "versions"], "sidecars": ["versions"]}
+    needs = {
+        "listener": ["service", "service_port"],
+        "subsets": ["versions"],
+        "destination_rule": ["service", "versions", "route"],
+        "endpoints": ["service", "versions"],
+        "sidecars": ["versions"],
+        "sync": ["service"],
+        "mtls": ["service", "service_port", "versions"],
+        "protocol": ["service", "service_port"],
+    }
     for hop in params["hops"]:
         missing = [option for option in needs.get(hop, []) if not params[option]]
         if missing:

@@ -26,6 +26,8 @@ from ansible_collections.trafficshift.istio.plugins.module_utils._client import 
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from kubernetes.client import ApiClient, Configuration
+from kubernetes.client.exceptions import ApiException
 from kubernetes.client.rest import RESTClientObject
 from urllib3.exceptions import MaxRetryError, SSLError
 from urllib3.util import Retry
@@ -273,3 +275,17 @@ def test_what_a_server_said_is_one_bounded_line(text: str, length: int) -> None:
     shown = cut(text, length)
     assert len(shown) <= length + 1
     assert shown.isprintable()
+
+
+def test_the_rights_to_look_into_a_pod_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A websocket takes get, and create from Kubernetes 1.35 on; whoever is told of one only would ask twice."""
+
+    def refuse(*_args: Any, **_kwargs: Any) -> None:
+        raise ApiException(status=0, reason="Handshake status 403 Forbidden")
+
+    monkeypatch.setattr(_client, "stream", refuse)
+    cluster = object.__new__(Cluster)
+    cluster._api_client = ApiClient(Configuration())
+    with pytest.raises(ForbiddenError, match="may not get and create pods/exec in the namespace shop") as caught:
+        cluster.execute("shop", "p", "c", ["true"], 1)
+    assert caught.value.namespace == "shop"

@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.trafficshift.istio.plugins.module_utils import _path
+from ansible_collections.trafficshift.istio.plugins.module_utils import _mesh, _path
+from ansible_collections.trafficshift.istio.plugins.module_utils._gateway import Replica
 from ansible_collections.trafficshift.istio.plugins.module_utils._pods import selects, sidecar
+from ansible_collections.trafficshift.istio.plugins.module_utils._sync import State
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +22,7 @@ SIDECAR = {"name": "istio-proxy"}
 
 def pod(name: str = "p", labels: dict[str, str] | None = None, *, ready: bool = True, **changes: Any) -> dict[str, Any]:
     made: dict[str, Any] = {
-        "metadata": {"name": name, "labels": labels or {}},
+        "metadata": {"name": name, "namespace": "shop", "labels": labels or {}},
         "spec": {"containers": [{"name": "app"}, SIDECAR]},
         "status": {
             "phase": "Running",
@@ -289,6 +291,336 @@ def conflicts(gateways: list[Any], virtuals: list[Any], **more: Any) -> _path.Ho
         virtual_services=virtuals,
         **more,
     )
+
+
+def listener(*replicas: Replica, **changes: Any) -> _path.Hop:
+    facts: dict[str, Any] = {
+        "route": virtual("mine", "g"),
+        "reference": "shop/mine",
+        "service": "shop/tcp-echo",
+        "gateways": [gateway("g")],
+        "gateway_labels": [{"istio": "ingress"}],
+        **changes,
+    }
+    return _path.check_listener(replicas, 31400, **facts)
+
+
+GOOD = Replica("gw-1", True, {"v1": 80, "v2": 20})
+EMPTY = Replica("gw-2", True, {})
+SILENT = Replica("gw-3", False, error="it is gone.")
+
+
+def test_listener() -> None:
+    assert listener(GOOD).message == "The only gateway replica has v1 80 / v2 20 on port 31400."
+    assert listener(GOOD, GOOD._replace(name="gw-2")).saw.startswith("All 2 gateway replicas have")
+    # What they have counts, not what is declared.
+    assert listener(GOOD, route=None).ok
+    assert (
+        listener(Replica("gw", True, {"": 100})).saw == "The only gateway replica has (all versions) 100 on port 31400"
+    )
+
+
+def test_listener_that_is_missing() -> None:
+    hop = listener(GOOD, EMPTY, route=None)
+    assert hop.message == (
+        "The gateway replica gw-2 has no route on port 31400, as there is no VirtualService shop/mine: set the route "
+        "with the tcp_route role."
+    )
+    assert_broken(hop)
+    assert_broken(listener(EMPTY, gateways=[]), "as there is no Gateway shop/g", "tcp_route role")
+    assert_broken(listener(EMPTY, gateways=[gateway("g", home="office")]), "as there is no Gateway shop/g")
+    assert_broken(listener(EMPTY, gateways=[gateway("g", port=31999)]), "as the Gateway shop/g opens 31999 only")
+    assert_broken(listener(EMPTY, route=virtual("mine", "g", tcp=[])), "VirtualService shop/mine has no TCP route")
+    assert_broken(listener(EMPTY, route=virtual("mine")), "VirtualService shop/mine has no TCP route")
+    assert_broken(
+        listener(EMPTY, gateways=[gateway("g", selector={"istio": "egress"})]),
+        "as the selector istio=egress of the Gateway shop/g matches no ready gateway pod",
+        "give the labels of the gateway's pods",
+    )
+    assert_broken(listener(EMPTY), "although what is declared asks for one", "istioctl proxy-status")
+    assert_broken(listener(EMPTY._replace(error="bad filter.")), "it refused the latest configuration (bad filter)")
+    assert_broken(listener(EMPTY, reference=""), "has no route on port 31400, although")
+
+
+def test_listener_of_somebody_else() -> None:
+    hop = listener(GOOD, Replica("gw-2", True, {"outbound|80||web.office.svc.cluster.local": 100}))
+    assert_broken(
+        hop, "gw-2 sends connections on port 31400 to outbound|80||web.office", "not to the Service shop/tcp-echo"
+    )
+    assert_broken(listener(Replica("gw", True, {"BlackHoleCluster": 100})), "to BlackHoleCluster")
+
+
+def test_listener_that_cannot_be_looked_at() -> None:
+    hop = listener(GOOD, SILENT)
+    assert (hop.ok, hop.saw) == (None, "Not checked, as the gateway replica gw-3 could not be asked (it is gone)")
+    assert listener().ok is listener(gateway_labels=[]).ok is None
+    # What is declared tells then.
+    assert_broken(
+        listener(SILENT, gateways=[]), "No gateway replica can have a route on port 31400, as there is no Gateway"
+    )
+    assert listener(GOOD, SILENT, gateways=[]).ok is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"warming": True}, "does not use a newer one yet"), ({"error": "bad."}, "gw-1 refused a newer one (bad)")],
+)
+def test_listener_with_something_newer(change: dict[str, Any], words: str) -> None:
+    hop = listener(GOOD._replace(**change))
+    assert hop.ok
+    assert words in hop.saw
+    assert hop.fix
+
+
+def rules(**subsets: dict[str, str]) -> _mesh.Rules:
+    made = {name: _mesh.Subset(labels, {}, "shop/mine-destination") for name, labels in subsets.items()}
+    return _mesh.Rules(made, {}, "", ["shop/mine-destination"] if made else [])
+
+
+def test_destination_rule() -> None:
+    def check(found: _mesh.Rules, named: list[str], pods: Any = None, versions: Any = None) -> _path.Hop:
+        return _path.check_destination_rule(
+            found,
+            service="shop/tcp-echo",
+            route="shop/mine",
+            named=named,
+            versions=versions or VERSIONS,
+            pods=[echo("v1"), echo("v2")] if pods is None else pods,
+        )
+
+    good = rules(**VERSIONS)
+    again = "declare the route again with the tcp_route role"
+    assert check(good, ["v1", "v2"]).saw == "The subsets v1, v2 of shop/mine-destination match pods"
+    assert check(good, ["v1"], [echo("v1")]).ok
+    assert check(good, ["v1", "v2"], []).ok  # too early to tell
+    assert check(rules(), []).saw == "The VirtualService shop/mine goes to shop/tcp-echo without subsets"
+    hop = check(rules(v1={"version": "v1"}), ["v1", "v2"])
+    assert_broken(hop, "No DestinationRule for shop/tcp-echo has the subset v2", "-destination, with v1)", again)
+    assert_broken(check(rules(), ["v1"]), "(there is none, with none)", again)
+    hop = check(rules(v1={"version": "v9"}), ["v1"])
+    assert hop.message == (
+        "The subset v1 of the DestinationRule shop/mine-destination has the labels version=v9, which no pod of the "
+        "Service has, while the version v1 is declared with version=v1: declare the route again with the tcp_route "
+        "role."
+    )
+    assert_broken(hop)
+    assert_broken(check(good, ["v2"], [echo("v1")]), "version=v2, which no pod of the Service has:")
+    assert_broken(check(rules(v1={"version": "v2"}), ["v1"]), "has the labels version=v2, while the version v1")
+    assert_broken(check(rules(v1={}), ["v1"]), "has the labels none, while")
+    assert_broken(check(rules(v3={"version": "v1"}), ["v3"]), "v3", "which is none of the declared versions (v1, v2)")
+    # Declaring the route again would not change what others wrote.
+    other = _mesh.Rules({"v1": _mesh.Subset({"version": "v9"}, {}, "edge/other")}, {}, "", ["edge/other"])
+    assert check(other, ["v1"]).fix == "correct its labels, or delete that DestinationRule"
+    assert check(other, ["v2"]).fix == "put it in, or delete that DestinationRule"
+
+
+STATE = State("shop/p")
+
+
+def test_sync() -> None:
+    assert _path.check_sync([STATE, STATE]).saw == "All 2 proxies are connected to istiod, and no listener is refused"
+    assert _path.check_sync([STATE]).ok
+    assert _path.check_sync([]).ok is None
+    assert_broken(
+        _path.check_sync([STATE, State("shop/q", connected=False)]),
+        "shop/q is not connected to istiod",
+        "-n shop logs q",
+    )
+    assert_broken(
+        _path.check_sync([State("shop/q", refused="no filter.")]), "refused its latest configuration (no filter):"
+    )
+    silent = _path.check_sync([STATE, State("shop/q", error="it is gone.")])
+    assert (silent.ok, silent.saw) == (None, "Not checked, as the pod shop/q could not be asked (it is gone)")
+    once = _path.check_sync([State("shop/q", once=3)])
+    assert once.ok
+    assert "shop/q has refused 3 configurations since it started" in once.saw
+    assert once.fix
+
+
+def mtls(mode: str = "", takes: str = "", *pods: Any, auto: bool = True, **subsets: Any) -> _path.Hop:
+    policy = {"metadata": {"namespace": "shop", "name": "peer"}, "spec": {"mtls": {"mode": takes}}}
+    spec = {"host": "tcp-echo", **({"trafficPolicy": {"tls": {"mode": mode}}} if mode else {})}
+    rule = {"metadata": {"namespace": "shop", "name": "rule"}, "spec": spec}
+    caller = _mesh.Caller("istio-system", {})
+    return _path.check_mtls(
+        _mesh.merge_rules([rule], ("shop", "tcp-echo"), caller, "istio-system"),
+        subsets=subsets or VERSIONS,
+        port=9000,
+        service=ECHO,
+        pods=pods or [injected("v1")],
+        policies=[policy] if takes else [],
+        mesh=_mesh.Mesh(auto_mtls=auto),
+    )
+
+
+def injected(version: str) -> Any:
+    made = echo(version)
+    made["metadata"]["labels"][_mesh.TLS_LABEL] = "istio"
+    return made
+
+
+BARE = {"containers": [{"name": "app"}]}
+
+
+@pytest.mark.parametrize(
+    ("mode", "takes", "saw"),
+    [
+        ("", "", "The gateway sends Istio's mutual TLS to pods that take mutual TLS and plain TCP"),
+        ("", "STRICT", "The gateway sends Istio's mutual TLS to pods that take mutual TLS only"),
+        ("", "DISABLE", "The gateway sends plain TCP to pods that take no mutual TLS"),
+        ("DISABLE", "DISABLE", "The gateway sends plain TCP to pods that take no mutual TLS"),
+        ("DISABLE", "PERMISSIVE", "The gateway sends plain TCP to pods that take mutual TLS and plain TCP"),
+        ("ISTIO_MUTUAL", "STRICT", "The gateway sends Istio's mutual TLS to pods that take mutual TLS only"),
+    ],
+)
+def test_mtls_that_fits(mode: str, takes: str, saw: str) -> None:
+    assert mtls(mode, takes) == _path.Hop("mtls", True, saw)
+
+
+def test_mtls_that_does_not_fit() -> None:
+    hop = mtls("DISABLE", "STRICT")
+    assert hop.message == (
+        "The gateway sends plain TCP to the pod shop/tcp-echo-v1 (DestinationRule shop/rule: DISABLE), which takes "
+        "mutual TLS only (PeerAuthentication shop/peer): set the tls mode of the DestinationRule shop/rule to "
+        "ISTIO_MUTUAL, or take that setting out."
+    )
+    assert_broken(hop)
+    assert_broken(mtls("SIMPLE", "STRICT"), "sends one-way TLS", "DestinationRule shop/rule: SIMPLE")
+    assert_broken(
+        mtls("ISTIO_MUTUAL", "DISABLE"),
+        "sends Istio's mutual TLS",
+        "takes no mutual TLS (PeerAuthentication shop/peer)",
+        "set the PeerAuthentication shop/peer to PERMISSIVE",
+    )
+    assert_broken(mtls("", "STRICT", auto=False), "(automatic mTLS is off)", "to ISTIO_MUTUAL")
+    hop = mtls("ISTIO_MUTUAL", "", injected("v1"), echo("v2", spec=BARE))
+    assert_broken(
+        hop, "shop/tcp-echo-v2 (DestinationRule shop/rule: ISTIO_MUTUAL), which has no sidecar", "its sidecar"
+    )
+
+
+def test_mtls_looks_at_the_pods_that_get_connections() -> None:
+    bare = echo("v2", spec=BARE)
+    assert mtls("ISTIO_MUTUAL", "", injected("v1"), bare, v1=VERSIONS["v1"]).ok
+    assert mtls("", "", bare).saw == "The gateway sends plain TCP to pods without a sidecar"
+    assert mtls("", "", echo("v3")).ok is None
+    assert not mtls("ISTIO_MUTUAL", "", bare, **{_path.NO_SUBSET: {}}).ok
+
+
+@pytest.mark.parametrize(
+    ("mode", "takes", "advice"),
+    [
+        ("SIMPLE", "PERMISSIVE", "see to it that the workload itself takes TLS"),
+        ("MUTUAL", "DISABLE", "see to it that the workload itself takes TLS"),
+        ("MUTUAL", "STRICT", "see to it that the certificates are of the mesh"),
+    ],
+)
+def test_mtls_that_depends_on_what_is_not_to_be_seen(mode: str, takes: str, advice: str) -> None:
+    hop = mtls(mode, takes)
+    assert (hop.ok, hop.fix) == (True, advice)
+
+
+def protocol(port: int = 9000, **entry: str) -> _path.Hop:
+    service = {"spec": {"ports": [{"port": 80, "name": "http"}, {"port": port, **entry}]}}
+    return _path.check_protocol(service, "shop/tcp-echo", port)
+
+
+@pytest.mark.parametrize("name", ["tcp", "tcp-echo", "TCP", "tls", "https-web", "mongo", "redis-1", "mysql"])
+def test_protocols_that_are_passed_on(name: str) -> None:
+    for hop in (protocol(name=name), protocol(appProtocol=name, name="http")):
+        assert hop.ok
+        assert not hop.fix
+
+
+@pytest.mark.parametrize("name", ["http", "http-web", "http2", "http2-x", "grpc", "grpc-web", "grpc-web-x", "HTTP"])
+def test_protocols_that_are_taken_for_http(name: str) -> None:
+    assert_broken(protocol(name=name), f"The port 9000 of the Service shop/tcp-echo has name {name}, so", "appProtocol")
+    assert_broken(protocol(appProtocol=name, name="tcp"), f"has appProtocol {name}, so", "set its appProtocol to tcp")
+
+
+@pytest.mark.parametrize(
+    ("declared", "ok"), [("kubernetes.io/h2c", False), ("kubernetes.io/ws", False), ("kubernetes.io/wss", True)]
+)
+def test_protocols_of_kubernetes(declared: str, ok: bool) -> None:
+    assert protocol(appProtocol=declared).ok is ok
+
+
+@pytest.mark.parametrize("entry", [{}, {"name": "echo"}, {"name": "echo-tcp"}, {"appProtocol": "example.com/x"}])
+def test_protocols_that_are_guessed(entry: dict[str, str]) -> None:
+    hop = protocol(**entry)
+    assert hop.ok
+    assert "the server speaks first can hang" in hop.saw
+    assert hop.fix == "set its appProtocol to tcp"
+    assert not protocol(3306, **entry).fix
+
+
+def test_protocols_of_what_is_no_tcp_or_not_there() -> None:
+    assert_broken(protocol(name="tcp", protocol="UDP"), "is UDP, not TCP")
+    assert _path.check_protocol(None, "shop/tcp-echo", 9000).ok is None
+    assert _path.check_protocol(ECHO, "shop/tcp-echo", 1).ok is None
+
+
+@pytest.mark.parametrize(
+    ("route", "named"),
+    [
+        (None, None),
+        ({"spec": {"tcp": [{"match": [{"port": 80}], "route": []}]}}, None),
+        (
+            {
+                "spec": {
+                    "tcp": [
+                        {
+                            "match": [{"port": 31400}],
+                            "route": [
+                                {"destination": {"host": "tcp-echo", "subset": "v1"}, "weight": 80},
+                                {"destination": {"host": "tcp-echo", "subset": "v2"}, "weight": 20},
+                                {"destination": {"host": "tcp-echo", "subset": "v3"}, "weight": 0},
+                            ],
+                        }
+                    ]
+                }
+            },
+            ["v1", "v2"],
+        ),
+        ({"spec": {"tcp": [{"match": [{"port": 31400}], "route": [{"destination": {"host": "tcp-echo"}}]}]}}, []),
+        ({"spec": {"tcp": [{"match": [{"port": 31400}], "route": [{"destination": {"host": "tcp-echo.a"}}]}]}}, []),
+    ],
+)
+def test_named_subsets(route: Any, named: Any) -> None:
+    assert _path.named_subsets(route, "tcp-echo", 31400) == named
+
+
+def intended(*others: Any) -> _mesh.Rules:
+    own = {
+        "metadata": {"namespace": "shop", "name": "mine-destination", "creationTimestamp": "2026-01-05T00:00:00Z"},
+        "spec": {"host": "tcp-echo", "subsets": [{"name": name, "labels": VERSIONS[name]} for name in VERSIONS]},
+    }
+    caller = _mesh.Caller("edge", {})
+    return _mesh.merge_rules([own, *others], ("shop", "tcp-echo"), caller, "istio-system")
+
+
+def other_rule(labels: dict[str, str], created: str, home: str = "shop") -> Any:
+    return {
+        "metadata": {"namespace": home, "name": "other", "creationTimestamp": created},
+        "spec": {"host": "tcp-echo.shop.svc.cluster.local", "subsets": [{"name": "v1", "labels": labels}]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("other", "saw"),
+    [
+        (other_rule({"version": "v9"}, "2026-01-01"), "The DestinationRule shop/other for the same host has its own"),
+        (other_rule({"version": "v1"}, "2026-01-01"), ""),
+        (other_rule({"version": "v9"}, "2026-01-09"), ""),  # the route's own is older and holds
+        (other_rule({"version": "v1"}, "2026-01-09", "edge"), "The DestinationRule edge/other for the same host takes"),
+        (other_rule({"version": "v9"}, "2026-01-01", "third"), ""),
+    ],
+)
+def test_another_destination_rule(other: Any, saw: str) -> None:
+    hop = conflicts([], [], rules=intended(other), versions=VERSIONS)
+    assert hop.ok is not saw.startswith("The")
+    assert hop.saw.startswith(saw)
+    assert bool(saw) is bool(hop.fix)
 
 
 @pytest.mark.parametrize(
