@@ -19,7 +19,7 @@ SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 REPORTS = Path(os.environ["TRAFFICSHIFT_REPORTS"])
 
 Play = Callable[..., "tuple[int, str]"]
-Verify = Callable[..., "tuple[int, str, dict[str, Any]]"]
+Verify = Callable[..., tuple[int, str, dict[str, Any]]]
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ KINDS = "virtualservices,destinationrules,gateways.networking.istio.io,peerauthe
 Kubectl = Callable[..., str]
 Module = Callable[..., "dict[str, Any]"]
 Play = Callable[..., "tuple[int, str]"]
-Broken = Callable[..., "AbstractContextManager[None]"]
+Broken = Callable[..., AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ GATEWAY = ("-n", "istio-system", "exec", "deployment/istio-ingressgateway", "-c"
 ENOUGH = 300  # connections that a client makes at least
 
 Play = Callable[..., "tuple[int, str]"]
-Verify = Callable[..., "tuple[int, str, dict[str, Any]]"]
+Verify = Callable[..., tuple[int, str, dict[str, Any]]]
 Kubectl = Callable[..., str]
 Route = Callable[..., str]
 

@@ -22,7 +22,7 @@ NAMESPACE = "molecule-echo"
 REPORTS = Path(os.environ["TRAFFICSHIFT_REPORTS"])
 SPLIT = {"one": 80, "two": 20}
 
-Verify = Callable[..., "tuple[int, str, dict[str, Any]]"]
+Verify = Callable[..., tuple[int, str, dict[str, Any]]]
 
 
 def test_both_witnesses_agree(verify: Verify) -> None:
