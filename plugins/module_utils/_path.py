@@ -542,7 +542,7 @@ def check_sync(states: Sequence[State]) -> Hop:
         return Hop(
             "sync",
             True,
-            f"{saw}, but {once.name} has refused {once.once} configurations since it started",
+            f"{saw}, but {once.name} has refused {once.once} configuration{'s' * (once.once > 1)} since it started",
             "look at istioctl proxy-status whether one is still refused",
         )
     return Hop("sync", True, saw)

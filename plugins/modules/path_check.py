@@ -347,6 +347,7 @@ class Checker:
 
     def listener(self) -> Hop:
         pods = self._gateway_pods()
+        self._gateway_service()  # read once, before several threads need it
         refused = None
         replicas: list[Replica] = []
         try:

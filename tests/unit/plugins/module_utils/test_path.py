@@ -435,6 +435,7 @@ def test_sync() -> None:
     assert once.ok
     assert "shop/q has refused 3 configurations since it started" in once.saw
     assert once.fix
+    assert "refused 1 configuration since" in _path.check_sync([State("shop/q", once=1)]).saw
 
 
 def mtls(mode: str = "", takes: str = "", *pods: Any, auto: bool = True, **subsets: Any) -> _path.Hop:
