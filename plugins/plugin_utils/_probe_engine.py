@@ -14,7 +14,6 @@ import contextlib
 import errno
 import os
 import select
-import selectors
 import socket
 import ssl
 import sys
@@ -31,6 +30,7 @@ Outcome = tuple[str, str, float]
 TLS_LIMIT = 262144  # bytes off the wire that a TLS connection may take, certificates and all
 DETAIL_LIMIT = 120  # characters of what TLS says about an error
 WINDOW = 16384  # probes launched ahead of the oldest unfinished one; bounds what waits for its turn in launch order
+KNOWN = 64  # replies that are remembered with what they mean: most are like one before
 BATCH = 256  # events taken at once
 LONGEST_WAIT = 3600.0  # seconds; epoll takes no more than some weeks
 
@@ -72,49 +72,55 @@ def resolve(host: str, port: int) -> list[Address]:
     return list(dict.fromkeys(Address(family, sockaddr) for family, _type, _proto, _name, sockaddr in found))
 
 
-class SelectorsPoller:
-    """What the engine needs of epoll, on systems without it."""
+READ, WRITE = select.POLLIN, select.POLLOUT  # the same numbers in epoll
+FEW = 50  # connections up to which poll(2) takes less time than epoll(7)
+
+
+class Poll:
+    """poll(2), for few connections, and for many where there is no epoll.
+
+    Each call looks at all connections, but none has to be announced to the system, which for few takes longer.
+    """
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._poll = select.poll()
+        self.register, self.unregister = self._poll.register, self._poll.unregister
 
-    def register(self, fd: int, mask: int) -> None:
-        events = (selectors.EVENT_READ if mask & READ else 0) | (selectors.EVENT_WRITE if mask & WRITE else 0)
-        self._selector.register(fd, events)
-
-    def unregister(self, fd: int) -> None:
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(fd)
-
-    def poll(self, timeout: float, maxevents: int) -> list[tuple[int, int]]:
-        ready = []
-        for key, events in self._selector.select(timeout):
-            if events & selectors.EVENT_WRITE:
+    def poll(self, timeout: float, _most: int) -> list[tuple[int, int]]:
+        ready = self._poll.poll(1000 * timeout)
+        for fd, events in ready:
+            if events & WRITE:
                 # Told once only, as an edge is; a level would be told for ever.
-                self._selector.modify(key.fd, selectors.EVENT_READ)
-            mask = (READ if events & selectors.EVENT_READ else 0) | (WRITE if events & selectors.EVENT_WRITE else 0)
-            ready.append((key.fd, mask))
+                self._poll.modify(fd, READ)
         return ready
 
     def close(self) -> None:
-        self._selector.close()
+        pass
 
 
-_EPOLL = hasattr(select, "epoll")
-READ = select.EPOLLIN if _EPOLL else 1
-WRITE = select.EPOLLOUT if _EPOLL else 2
-EDGE = select.EPOLLET if _EPOLL else 0
+class Epoll:
+    """epoll(7), for many connections. It forgets a closed socket by itself."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self.poll, self.close = self._epoll.poll, self._epoll.close
+
+    def register(self, fd: int, mask: int) -> None:
+        self._epoll.register(fd, mask | select.EPOLLET)
+
+    def unregister(self, fd: int) -> None:
+        pass
 
 
 class Net:
     """The real world: the system's sockets, its poller, its monotonic clock. Tests put a simulated one in its place."""
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
-    # Linux: epoll forgets a closed socket by itself, and a send before the connection is there says "not yet".
-    linux = _EPOLL
+    # There a send before the connection is there says "not yet".
+    linux = sys.platform == "linux"
 
-    def poller(self) -> Any:
-        return select.epoll() if _EPOLL else SelectorsPoller()
+    def poller(self, connections: int) -> Any:
+        return Epoll() if hasattr(select, "epoll") and connections > FEW else Poll()
 
     if hasattr(socket, "SOCK_NONBLOCK"):
 
@@ -224,9 +230,11 @@ class Engine:
         # Position of the address that has let a connection in: from then on all probes go there and failures show.
         self._settled: int | None = None
         self._flying: dict[int, Flight] = {}  # by file descriptor, as the next two
+        self._fresh: list[int] = []  # begun, and nothing done with them since
         self._unsent: set[int] = set()  # still connecting
         self._partial: dict[int, bytes] = {}  # the beginning of a reply that came in pieces
         self._sessions: dict[int, _Session] = {}  # with TLS only
+        self._known: dict[bytes, tuple[str, str]] = {}
         self._done: dict[int, Outcome] = {}  # finished, waiting for earlier probes
 
     @property
@@ -245,13 +253,15 @@ class Engine:
         sockets are closed.
         """
         clock, timeout, interval, probes = self._clock, self._timeout, self._interval, self._probes
-        flying, done, go_on = self._flying, self._done, self._go_on
+        flying, unsent, partial, done = self._flying, self._unsent, self._partial, self._done
+        known, go_on = self._known, self._go_on
+        plain = go_on == self._advance
         room = self._concurrency
         launched = delivered = 0
         now = due = payload_until = clock()
         self._check = now + timeout
-        self._poller = poller = self._net.poller()
-        poll = poller.poll
+        self._poller = poller = self._net.poller(room)
+        poll, unregister = poller.poll, poller.unregister
         try:
             while delivered < probes:
                 if now >= payload_until:
@@ -273,12 +283,34 @@ class Engine:
                         # Keep to the beat after a late wake-up, but never bunch starts to catch up.
                         due = max(due + interval, now + interval - 0.01)
                 self.launched = launched
+                self._greet()
                 if flying or delivered not in done:
                     until = self._check if flying else due
                     if interval and launched < last and len(flying) < room:
                         until = min(until, due)
-                    for fd, events in poll(min(max(0.0, until - now), LONGEST_WAIT), BATCH):
-                        go_on(fd, events)
+                    ready = poll(min(max(0.0, until - now), LONGEST_WAIT), BATCH)
+                    now = clock()
+                    for fd, events in ready:
+                        if not plain or fd in unsent or fd in partial:
+                            go_on(fd, events)
+                            continue
+                        # What nearly every reply is, whole at once, is dealt with here: calls would take longer.
+                        number, sock, began, _ends, _hop, _deadline = flying[fd]
+                        try:
+                            data = sock.recv(REPLY_LIMIT)
+                        except OSError as error:
+                            self._break(fd, error)
+                            continue
+                        verdict = known.get(data) or self._understand(data)
+                        if verdict is None:
+                            partial[fd] = data
+                            go_on(fd, events)
+                            continue
+                        # All of them were there when the waiting ended: none waits for those before it.
+                        done[number] = (verdict[0], verdict[1], now - began)
+                        del flying[fd]
+                        unregister(fd)
+                        sock.close()
                 now = clock()
                 if now >= self._check:
                     self._expire(now)
@@ -303,28 +335,38 @@ class Engine:
             ends = now + (deadline - now) / (len(self._addresses) - hop)
             self._check = min(self._check, ends)
         self._flying[fd] = (number, sock, self._clock(), ends, hop, deadline)
+        if self._payload and self._net.linux:
+            # tcp(7): the packet that ends the handshake waits for the payload and goes out with it.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
         code = sock.connect_ex(sockaddr)
         if code not in (0, errno.EINPROGRESS):
             self._unsent.add(fd)
             self._fail(fd, _kind(code), os.strerror(code))
             return
-        if self._eager:
-            # Over loopback a connection is there at once: sending right away saves waiting for it.
-            try:
-                sock.send(self._payload)
-            except BlockingIOError:
-                self._eager = False
-            except OSError as error:
-                self._unsent.add(fd)
-                self._fail(fd, _kind(error.errno), str(error.strerror))
-                return
-            else:
-                if self._settled is None:
-                    self._settled = hop
-                self._poller.register(fd, READ | EDGE)
-                return
-        self._unsent.add(fd)
-        self._poller.register(fd, READ | WRITE | EDGE)
+        self._fresh.append(fd)
+
+    def _greet(self) -> None:
+        """Send on the connections just begun where they are there already, and have all of them watched."""
+        for fd in self._fresh:
+            _number, sock, _began, _ends, hop, _deadline = self._flying[fd]
+            if self._eager:
+                # Over loopback a connection is there at once: sending right away saves waiting for it.
+                try:
+                    sock.send(self._payload)
+                except BlockingIOError:
+                    self._eager = False
+                except OSError as error:
+                    self._unsent.add(fd)
+                    self._fail(fd, _kind(error.errno), str(error.strerror))
+                    continue
+                else:
+                    if self._settled is None:
+                        self._settled = hop
+                    self._poller.register(fd, READ)
+                    continue
+            self._unsent.add(fd)
+            self._poller.register(fd, READ | WRITE)
+        self._fresh.clear()
 
     def _advance(self, fd: int, events: int) -> None:
         """Go on with a connection that has news: send if it just came about, read, finish if the reply is whole."""
@@ -338,30 +380,35 @@ class Engine:
                     self._settled = flight[4]
                 if not events & READ:
                     return
-            data = sock.recv(REPLY_LIMIT)
-            if fd not in self._partial:
-                verdict = self._protocol.read(data, not data)
-                if verdict is not None:
-                    self._finish(fd, flight, verdict)
-                    return
-                self._partial[fd] = data
-                data = sock.recv(REPLY_LIMIT)
             # An edge is told once: read until nothing is left, or for as long as there is time.
             while self._clock() <= flight[3]:
-                whole = self._partial[fd] + data
+                data = sock.recv(REPLY_LIMIT)
+                whole = self._partial.get(fd, b"") + data
                 verdict = self._protocol.read(whole, not data)
                 if verdict is not None:
                     self._finish(fd, flight, verdict)
                     return
                 self._partial[fd] = whole
-                data = sock.recv(REPLY_LIMIT)
-        except BlockingIOError:
-            return
         except OSError as error:
-            code = error.errno
-            if fd in self._unsent and code in (errno.ENOTCONN, errno.EPIPE):
-                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or code
-            self._fail(fd, _kind(code), os.strerror(code or 0))
+            self._break(fd, error)
+
+    def _understand(self, data: bytes) -> tuple[str, str] | None:
+        """Return what the protocol makes of the beginning of a reply, and remember it if that is final."""
+        verdict = self._protocol.read(data, not data)
+        if verdict is not None:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[data] = verdict
+        return verdict
+
+    def _break(self, fd: int, error: OSError) -> None:
+        """Fail a connection for what its socket says, unless that is that nothing is there yet."""
+        if isinstance(error, BlockingIOError):
+            return
+        code = error.errno
+        if fd in self._unsent and code in (errno.ENOTCONN, errno.EPIPE):
+            code = self._flying[fd][1].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or code
+        self._fail(fd, _kind(code), os.strerror(code or 0))
 
     def _advance_silently(self, fd: int, events: int) -> None:
         """Finish a connection that came about, for a protocol that needs no more."""
@@ -462,7 +509,7 @@ class Engine:
         del self._flying[fd]
         if self._partial:
             self._partial.pop(fd, None)
-        if not self._net.linux:
+        with contextlib.suppress(KeyError):  # of a connection that failed before it was watched
             self._poller.unregister(fd)
         flight[1].close()
 

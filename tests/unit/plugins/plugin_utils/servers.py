@@ -20,7 +20,7 @@ from typing import Any
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_engine import (
     Engine,
     Net,
-    SelectorsPoller,
+    Poll,
     resolve,
     tls_context,
 )
@@ -64,8 +64,8 @@ class PortableNet(WatchedNet):
 
     linux = False
 
-    def poller(self) -> SelectorsPoller:
-        return SelectorsPoller()
+    def poller(self, _connections: int) -> Poll:
+        return Poll()
 
 
 @contextlib.contextmanager

@@ -55,6 +55,9 @@ class FakeSocket:
     def fileno(self) -> int:
         return self.fd
 
+    def setsockopt(self, _level: int, _name: int, _value: int) -> None:
+        pass
+
     def connect_ex(self, sockaddr: tuple[Any, ...]) -> int:
         self.world.connects.append((self.world.now, sockaddr[0]))
         self.script = self.world.peer(len(self.world.connects) - 1, sockaddr[0])
@@ -117,7 +120,7 @@ class FakeNet(Net):
         self.most_open = max(self.most_open, len(self.open))
         return made
 
-    def poller(self) -> FakeNet:
+    def poller(self, _connections: int) -> FakeNet:
         return self
 
     def register(self, fd: int, mask: int) -> None:

@@ -101,9 +101,9 @@ class HesitantNet(PortableNet):
 
     kind = HesitantSocket
 
-    def poller(self) -> Any:
-        poller = super().poller()
-        poller._selector.modify = lambda fd, events: None
+    def poller(self, connections: int) -> Any:
+        poller = super().poller(connections)
+        poller.poll = lambda timeout, _most: poller._poll.poll(1000 * timeout)
         return poller
 
 
