@@ -144,9 +144,10 @@ static void start(void) {
 static void advance(struct flight *flight, unsigned events) {
     if (!flight->sent) {
         if (send_line(flight)) {
-            int code = errno, size = sizeof code;
+            int code = errno;
+            socklen_t size = sizeof code;
             if (code == ENOTCONN || code == EPIPE)
-                getsockopt(flight->fd, SOL_SOCKET, SO_ERROR, &code, (socklen_t *)&size);
+                getsockopt(flight->fd, SOL_SOCKET, SO_ERROR, &code, &size);
             finish(flight, kind_of(code), 0);
             return;
         }
