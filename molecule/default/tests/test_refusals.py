@@ -161,10 +161,11 @@ def test_a_pod_without_its_sidecar(play: Play, kubectl: Callable[..., str], fact
 
 
 def test_a_split_that_is_not_the_declared_one(play: Play) -> None:
-    refused(play("tcp_verify", tcp_verify_name="wrong", tcp_verify_expect={"one": 50, "two": 50}), "one", "two", "50")
+    declared = {"one": 50, "two": 50}
+    outcome = play("tcp_verify", tcp_verify_name="wrong", tcp_verify_expect=declared, tcp_verify_wait_timeout=2)
+    refused(outcome, "has v1 80 / v2 20 on port 31400, not v1 50 / v2 50")
     report = json.loads((Path(os.environ["TRAFFICSHIFT_REPORTS"]) / "wrong.json").read_text())
-    assert not report["passed"]
-    assert sum(report["counts"].values()) == report["probes"]
+    assert (report["verdict"], report["passed"]) == ("not probed", False)
 
 
 def test_an_expectation_that_cannot_be(play: Play) -> None:
@@ -172,9 +173,9 @@ def test_an_expectation_that_cannot_be(play: Play) -> None:
 
 
 def test_a_port_that_nobody_answers_on(play: Play) -> None:
-    refused(
-        play("tcp_verify", tcp_verify_host="127.0.0.1", tcp_verify_port=1, tcp_verify_ready_timeout=2), "127.0.0.1:1"
-    )
+    nowhere = {"tcp_verify_host": "127.0.0.1", "tcp_verify_port": 1, "tcp_verify_ready_timeout": 2}
+    outcome = play("tcp_verify", tcp_verify_expect={"one": 80, "two": 20}, **nowhere)
+    refused(outcome, "127.0.0.1:1", "10 refused", "nothing answered")
 
 
 @pytest.mark.parametrize(
