@@ -155,6 +155,7 @@ def test_the_labels_of_nodes_do_not_matter(verify: Verify, kubectl: Kubectl) -> 
 
 
 def test_a_version_without_pods_costs_no_connection(verify: Verify, play: Play, kubectl: Kubectl) -> None:
+    replicas = kubectl("-n", NAMESPACE, "get", "deployment/tcp-echo-v2", "-o", "jsonpath={.spec.replicas}")
     kubectl("-n", NAMESPACE, "scale", "deployment/tcp-echo-v2", "--replicas=0")
     try:
         kubectl("-n", NAMESPACE, "wait", "pods", "-l", "version=v2", "--for=delete", "--timeout=120s")
@@ -167,7 +168,7 @@ def test_a_version_without_pods_costs_no_connection(verify: Verify, play: Play, 
         code, message = play("tcp_route", tcp_route_method="endpoints", tcp_route_weights={"v1": 80, "v2": 20})
         assert code != 0 and "No pod in the namespace molecule-echo matches version=v2" in message
     finally:
-        kubectl("-n", NAMESPACE, "scale", "deployment/tcp-echo-v2", "--replicas=1")
+        kubectl("-n", NAMESPACE, "scale", "deployment/tcp-echo-v2", f"--replicas={replicas}")
         kubectl("-n", NAMESPACE, "rollout", "status", "deployment/tcp-echo-v2", "--timeout=120s")
 
 
