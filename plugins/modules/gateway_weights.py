@@ -17,47 +17,21 @@ description:
   - Runs C(pilot-agent) in the gateway's pods, which takes the rights to C(get) and C(create) C(pods/exec). Without
     them the module succeeds with RV(convergence=behavioural).
 options:
-  namespace:
-    description: Namespace of the gateway's pods and Service.
-    type: str
-    default: istio-system
   service:
     description: Name of the gateway's Service, whose C(targetPort) is the port that the pods listen on.
     type: str
     default: istio-ingressgateway
-  selector:
-    description: Labels of the gateway's pods.
-    type: dict
-    default:
-      istio: ingressgateway
   port:
     description: Port of the gateway, as in the Gateway object and the gateway's Service.
-    type: int
-    required: true
-  destination:
-    description:
-      - The Service that the connections go to, as C(name.namespace).
-      - The cluster's domain may follow and is not compared.
-    type: str
-    required: true
-  destination_port:
-    description: Port of that Service.
     type: int
     required: true
   weights:
     description:
       - The percentage of each version that every replica is to have. Those with 0 are as good as not named.
+      - With O(method=endpoints) every replica also has to have an endpoint for each of them.
       - An empty mapping waits until there is no route.
       - Without this option weights are read and not compared.
     type: dict
-  method:
-    description:
-      - Where O(weights) stand. V(route) is the route, with a destination for each subset.
-      - V(endpoints) is the endpoints of the Service as a whole, that the route then has to name, in localities that are
-        called like the versions. Every replica has to have exactly these weights, and an endpoint for each of them.
-    type: str
-    choices: [route, endpoints]
-    default: route
   endpoint_weights:
     description:
       - The percentage of each version in the Service's endpoints, for a route that is going to name the Service as a
@@ -80,6 +54,7 @@ options:
 extends_documentation_fragment:
   - kubernetes.core.k8s_auth_options
   - trafficshift.istio.cluster_reader
+  - trafficshift.istio.gateway_reader
 author:
   - The trafficshift.istio maintainers (@trafficshift)
 """
@@ -192,24 +167,12 @@ duration:
   sample: 0.61
 """
 
-import json
-import time
-from collections.abc import Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.trafficshift.istio.plugins.module_utils import _gateway, _replicas
-from ansible_collections.trafficshift.istio.plugins.module_utils._client import (
-    Cluster,
-    ClusterError,
-    ForbiddenError,
-    UnreachableError,
-    argument_spec,
-    connect,
-    cut,
-)
-from ansible_collections.trafficshift.istio.plugins.module_utils._gateway import Replica
-from ansible_collections.trafficshift.istio.plugins.module_utils._pods import Object, is_ready
+from ansible_collections.trafficshift.istio.plugins.module_utils import _gateway
+from ansible_collections.trafficshift.istio.plugins.module_utils._client import ClusterError, argument_spec, connect
+from ansible_collections.trafficshift.istio.plugins.module_utils._convergence import Gateway, observe
 from ansible_collections.trafficshift.istio.plugins.module_utils._routes import METHODS, validate_weights
 
 
@@ -221,96 +184,6 @@ def check_options(params: dict[str, Any]) -> None:
             params[option] = validate_weights(params[option], params[option])
     if params["endpoint_weights"] is not None and (params["weights"] is not None or not params["endpoint_weights"]):
         raise ValueError("endpoint_weights needs a version, and takes the place of weights: give one of the two.")
-
-
-class Gateway:
-    """The replicas of one gateway."""
-
-    def __init__(self, cluster: Cluster, params: dict[str, Any]) -> None:
-        self.cluster = cluster
-        self.params = params
-        self.replicas = _replicas.Replicas(cluster, params["namespace"], params["selector"])
-        self.destination = _gateway.Destination(params["destination"], params["destination_port"])
-        self.wanted = _gateway.Wanted(
-            params["weights"], params["clusters"], params["method"], params["endpoint_weights"]
-        )
-        self.service: dict[str, Any] | None = None
-
-    def pods(self) -> list[Object]:
-        """Return the replicas that get connections, and read their Service with the first of them."""
-        self.service = self.service or self.cluster.get(
-            "v1", "Service", self.params["service"], self.params["namespace"]
-        )
-        return [pod for pod in self.replicas.pods() if is_ready(pod)]
-
-    def ask(self, pods: Sequence[Object]) -> list[Replica]:
-        """Ask replicas, several at the same time; raises ForbiddenError if the account may not."""
-        return _replicas.ask(pods, self._ask_one, lambda pod, why: Replica(pod["metadata"]["name"], False, error=why))
-
-    def _ask_one(self, pod: Object) -> Replica:
-        name = pod["metadata"]["name"]
-        port = _gateway.listener_port(self.service, self.params["port"], pod)
-        listener = clusters = endpoints = None
-        ahead = self.wanted.endpoint_weights is not None
-        try:
-            if self.wanted.weights is not None or not (self.wanted.clusters or ahead):
-                listener = _gateway.read_listener(
-                    self._request(name, _gateway.listener_query(port)), port, self.destination
-                )
-                listener = listener._replace(error=cut(listener.error))
-            if self.wanted.clusters:
-                dump = self._request(name, _gateway.clusters_query(self.destination))
-                clusters = _gateway.read_clusters(dump, self.destination)
-            if ahead or (listener is not None and listener.routes and self.wanted.method == "endpoints"):
-                endpoints = _gateway.read_endpoints(
-                    self._request(name, _gateway.endpoints_query(self.destination)),
-                    self._request(name, _gateway.weighting_query(self.destination)),
-                    self.destination,
-                )
-        except ForbiddenError:
-            raise
-        except ClusterError as error:  # the replica may just be going
-            return Replica(name, False, error=str(error))
-        except (ValueError, TypeError, AttributeError) as error:
-            return Replica(name, False, error=f"its configuration cannot be read: {cut(error)}")
-        return _gateway.judge_replica(name, listener, clusters, self.wanted, endpoints)
-
-    def _request(self, pod: str, path: str) -> Any:
-        return json.loads(self.replicas.request(pod, path) or "{}")
-
-
-def observe(gateway: Gateway) -> dict[str, Any]:
-    """Return the module's result, with `failed` if the waiting was in vain; raises ClusterError."""
-    params = gateway.params
-    began = time.monotonic()
-    timeout = params["wait_timeout"] if params["wait"] else 0
-    result: dict[str, Any] = {"changed": False, "replicas": [], "convergence": "observed", "failed": False}
-    try:
-        outcome = _gateway.wait_for_replicas(
-            gateway.pods,
-            gateway.ask,
-            timeout,
-            clock=time.monotonic,
-            sleep=time.sleep,
-            needed=params["weights"] != {},
-            transient=UnreachableError,
-        )
-    except ForbiddenError as error:
-        result.update(converged=None, convergence="behavioural", reason=f"The gateway could not be looked at. {error}")
-    else:
-        result["replicas"] = [replica._asdict() for replica in outcome.replicas]
-        result["converged"] = outcome.converged
-        if outcome.converged:
-            result["reason"] = f"{_gateway.describe_success(outcome, gateway.wanted, params['port'])}."
-        else:
-            lag = _gateway.describe_lag(outcome, gateway.wanted, params["port"], gateway.replicas.labels)
-            waited = f", waited {timeout} s" if timeout else ""
-            advice = _gateway.describe_advice(outcome)
-            result["reason"] = f"{lag} (namespace {params['namespace']}{waited}): {advice}."
-            if params["wait"]:
-                result.update(failed=True, msg=result["reason"])
-    result["duration"] = round(time.monotonic() - began, 3)
-    return result
 
 
 def main() -> None:
