@@ -10,9 +10,12 @@ import os
 import socket
 import ssl
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from functools import wraps
 from typing import Any
 from urllib.parse import urlsplit
@@ -63,6 +66,10 @@ class MissingKindError(ClusterError):
     """The API server does not know the kind."""
 
 
+class ConflictError(ClusterError):
+    """Somebody else changed the object since it was read."""
+
+
 def cut(text: Any, length: int = SHOWN) -> str:
     """Return text from a server as one line of bounded length, without control characters."""
     line = " ".join("".join(char if char.isprintable() else " " for char in str(text)[: 4 * length]).split())
@@ -91,12 +98,13 @@ def require_libraries(module: AnsibleModule) -> None:
 
 
 class Cluster:
-    """Reads from the API server. Every method raises ClusterError."""
+    """Reads from the API server, and patches. Every method raises ClusterError."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         """Connect with the authentication options among the parameters of a module."""
         _limit_waiting()
         self.server = "the API server"
+        self._clock = datetime.now(timezone.utc), time.monotonic()
         try:
             api = get_api_client(**{name: params.get(name) for name in AUTH_ARG_SPEC}).client
         except Exception as error:  # whatever a broken kubeconfig makes the libraries raise
@@ -113,6 +121,12 @@ class Cluster:
     def version(self) -> str:
         """The version of the API server, for example v1.34.4."""
         return cut(self._dynamic.version.get("kubernetes", {}).get("gitVersion", "unknown"), 60)
+
+    @property
+    def time(self) -> datetime:
+        """The API server's time, going by its last answer about objects, to the second."""
+        told, at = self._clock
+        return told + timedelta(seconds=time.monotonic() - at)
 
     def has(self, api_version: str, kind: str) -> bool:
         """Return whether the API server knows the kind."""
@@ -133,6 +147,28 @@ class Cluster:
             raise MissingKindError(_missing(api_version, kind))
         # Items of a list do not say what they are.
         return [{"apiVersion": api_version, "kind": kind, **item} for item in found.get("items") or []]
+
+    def patch(self, definition: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge what an object is to have into the live one (RFC 7386: lists are replaced, None removes) and return it.
+
+        With a resourceVersion in its metadata it is refused with ConflictError if the object is not that one any more.
+        """
+        api_version, kind, metadata = definition["apiVersion"], definition["kind"], definition["metadata"]
+        answer = self._read(
+            "patch",
+            api_version,
+            kind,
+            metadata["namespace"],
+            name=metadata["name"],
+            body=dict(definition),
+            content_type="application/merge-patch+json",
+        )
+        if answer is None:
+            raise ClusterError(
+                f"The {kind} {metadata['namespace']}/{metadata['name']} is gone: find out who removed it, and declare "
+                "the route anew."
+            )
+        return answer
 
     def may(self, verb: str, group: str, resource: str, namespace: str) -> bool:
         """Return whether the account has the right."""
@@ -205,10 +241,11 @@ class Cluster:
         resource = self._kind(api_version, kind)
         group = api_version.rpartition("/")[0]
         with self._readable(verb, f"{resource.name}.{group}".rstrip("."), namespace):
+            call = resource.patch if verb == "patch" else resource.get
             try:
-                answer = resource.get(
-                    namespace=namespace or None, serialize=False, _request_timeout=REQUEST_TIMEOUT, **query
-                )
+                answer = call(namespace=namespace or None, serialize=False, _request_timeout=REQUEST_TIMEOUT, **query)
+                with suppress(TypeError, ValueError):  # no usable date: the clock stays as it was
+                    self._clock = parsedate_to_datetime(answer.headers["Date"]), time.monotonic()
                 return json.loads(answer.data)
             except ApiException as error:
                 if error.status == 404:
@@ -257,6 +294,11 @@ def _translate(
             )
         if error.status == 403:
             return ForbiddenError(_forbidden(verb, resource, namespace), namespace)
+        if error.status == 409:
+            return ConflictError(
+                f"{_capital(server)} refused to {verb} {resource} (409): somebody else changed it at the same time, so "
+                "look who writes it too, and try again."
+            )
         doing = f" when asked to {verb} {resource}" if verb else ""
         answer = f"{_capital(server)} answered {error.status} ({cut(_body_message(error)).rstrip('.')}){doing}"
         if error.status == 429 or error.status >= 500:

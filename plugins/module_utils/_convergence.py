@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.trafficshift.istio.plugins.module_utils import _gateway, _replicas
@@ -78,7 +78,7 @@ class Gateway:
         return json.loads(self.replicas.request(pod, path) or "{}")
 
 
-def observe(gateway: Gateway) -> dict[str, Any]:
+def observe(gateway: Gateway, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
     """Return the result of gateway_weights, with `failed` if the waiting was in vain; raises ClusterError."""
     params = gateway.params
     began = time.monotonic()
@@ -90,7 +90,7 @@ def observe(gateway: Gateway) -> dict[str, Any]:
             gateway.ask,
             timeout,
             clock=time.monotonic,
-            sleep=time.sleep,
+            sleep=sleep,
             needed=params["weights"] != {},
             transient=UnreachableError,
         )

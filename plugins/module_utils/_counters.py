@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -82,7 +82,12 @@ class Gateway:
         return json.loads(self.replicas.request(pod, path) or "{}")
 
 
-def observe(gateway: Gateway, params: Mapping[str, Any], question: _verdict.Question | None) -> dict[str, Any]:
+def observe(
+    gateway: Gateway,
+    params: Mapping[str, Any],
+    question: _verdict.Question | None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Any]:
     """Return the result of gateway_sessions, with `failed` if the split is not as expected.
 
     `params` are its options. Raises ClusterError, and ValueError if the option since holds no reading.
@@ -93,7 +98,7 @@ def observe(gateway: Gateway, params: Mapping[str, Any], question: _verdict.Ques
     try:
         if since and since.get("witness") == "unavailable":
             raise ForbiddenError(cut(since.get("reason")), params["namespace"])
-        window = look(gateway, params, question)
+        window = look(gateway, params, question, sleep)
     except ForbiddenError as error:
         result.update(witness="unavailable", failed=question is not None)
         result["reason"] = str(error)
@@ -108,11 +113,16 @@ def observe(gateway: Gateway, params: Mapping[str, Any], question: _verdict.Ques
     return result
 
 
-def look(gateway: Gateway, params: Mapping[str, Any], question: _verdict.Question | None) -> Window:
+def look(
+    gateway: Gateway,
+    params: Mapping[str, Any],
+    question: _verdict.Question | None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Window:
     """Read until it is enough, or the time is over."""
     timeout, tally = params["wait_timeout"], params["tally"]
     deadline = time.monotonic() + timeout
-    timing: dict[str, Any] = {"clock": time.monotonic, "sleep": time.sleep, "transient": UnreachableError}
+    timing: dict[str, Any] = {"clock": time.monotonic, "sleep": sleep, "transient": UnreachableError}
     if params["since"]:
         base = _sessions.unpack(params["since"], gateway.text, gateway.method)
     else:

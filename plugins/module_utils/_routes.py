@@ -13,6 +13,8 @@ connections over localities that are called like the versions: pods say theirs w
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -221,6 +223,18 @@ def tcp_route_switch(spec: Any, existing: Iterable[Object]) -> dict[str, int]:
     """
     live = tcp_route_live(spec, existing)
     return live["weights"] if live["method"] not in ("", validate_spec(spec)["method"]) else {}
+
+
+def virtual_service(spec: Any, existing: Iterable[Object]) -> Object:
+    """Return the route's live VirtualService, {} if it is not there; of the description only names are looked at."""
+    return _live(validate_spec(spec, removal=True), existing)["VirtualService"]
+
+
+def patch_command(definition: Mapping[str, Any]) -> str:
+    """Return the kubectl command that merges an object's spec into the live one."""
+    namespace, name = _key(definition)
+    patch = json.dumps({"spec": definition["spec"]}, separators=(",", ":"))
+    return f"kubectl -n {namespace} patch {definition['kind'].lower()} {name} --type merge -p {shlex.quote(patch)}"
 
 
 def destination_rule_name(route_name: str) -> str:
