@@ -29,7 +29,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-PATIENCE = 20  # seconds for anything to come up or go down
+PATIENCE = 60  # seconds for anything to come up or go down
 
 # Listener: address and the weights of its clusters.
 LISTENERS = {
@@ -114,7 +114,7 @@ def listener(name: str, host: str, weights: dict[str, int]) -> dict[str, Any]:
 def cluster(name: str, port: int) -> dict[str, Any]:
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": address("127.0.0.1", port)}}]}]
     assignment = {"cluster_name": name, "endpoints": endpoints}
-    return {"name": name, "connect_timeout": "1s", "type": "STATIC", "load_assignment": assignment}
+    return {"name": name, "connect_timeout": "60s", "type": "STATIC", "load_assignment": assignment}
 
 
 def wait_for(what: str, look: Callable[[], Any], process: subprocess.Popen[bytes], log: Path) -> Any:

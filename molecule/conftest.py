@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, trafficshift.istio maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the tests of the scenario share: the inventory's facts, kubectl, and a way to run one role."""
+"""What the tests of the scenarios on kind share: the inventory's facts, kubectl, and ways to run a role or a module."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+TOP = Path(__file__).resolve().parents[1]
 REPORTS = Path(os.environ["TRAFFICSHIFT_REPORTS"])
 
 Play = Callable[..., "tuple[int, str]"]
@@ -61,7 +61,7 @@ def play() -> Play:
     environment.update(ANSIBLE_NOCOLOR="1", ANSIBLE_CALLBACK_RESULT_FORMAT="json", ANSIBLE_DISPLAY_FAILED_STDERR="0")
 
     def call(role: str, check: bool = False, **variables: Any) -> tuple[int, str]:
-        playbook = SCENARIO.parents[1] / "playbooks" / role if role.endswith(".yml") else SCENARIO / "role.yml"
+        playbook = TOP / "playbooks" / role if role.endswith(".yml") else TOP / "molecule/role.yml"
         process = subprocess.run(
             [
                 *("ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(playbook)),
