@@ -8,6 +8,7 @@ Between the engine, which knows no verdict, and the verdict, which knows no sock
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from typing import Any, Callable, NamedTuple
@@ -68,10 +69,12 @@ class Prober:
         """
         deadline, pause = self._clock() + timeout, FIRST_PAUSE
         while True:
-            for kind, text, _seconds in self._make_engine(1).outcomes():
-                self._account(kind, text)
-                if kind in ("", "unexpected"):
-                    return True
+            # Closed here, not when its memory is freed: an exception out of a signal handler would be lost there.
+            with contextlib.closing(self._make_engine(1).outcomes()) as outcomes:
+                for kind, text, _seconds in outcomes:
+                    self._account(kind, text)
+                    if kind in ("", "unexpected"):
+                        return True
             left = deadline - self._clock()
             if left <= 0:
                 return False
@@ -105,25 +108,25 @@ class Prober:
         decided = hopeless = False
         next_look = min(HOPELESS, question.max_probes)
         next_watch = 1 if watch else question.max_probes
-        outcomes = engine.outcomes()
-        # Taken and counted together up to the next look: one by one would cost the processor several times as much.
-        while wave := list(itertools.islice(outcomes, min(next_look, next_watch) - tally.probes)):
-            tally.add_all(wave)
-            probes = tally.probes
-            if probes == next_look:
-                if probes == HOPELESS:
-                    hopeless = not tally.answered and sum(tally.errors.values()) > question.max_errors
-                # Only whole waves, in launch order: no faster destination may be ahead when it is looked.
-                if probes % WAVE == 0 or probes == question.max_probes:
-                    decided = bool(look(question, tally.counts, tally.errors))
-                next_look = min(probes - probes % WAVE + WAVE, question.max_probes)
-            if watch and probes == next_watch:
-                next_watch = probes + watch(question, tally)
-            if decided or hopeless:
-                engine.stop()
-                break
-        for kind, text, _seconds in outcomes:
-            self._account(kind, text)  # was in flight when the verdict came: a connection, but no evidence
+        with contextlib.closing(engine.outcomes()) as outcomes:
+            # Taken and counted together up to the next look: one by one would cost the processor several times as much.
+            while wave := list(itertools.islice(outcomes, min(next_look, next_watch) - tally.probes)):
+                tally.add_all(wave)
+                probes = tally.probes
+                if probes == next_look:
+                    if probes == HOPELESS:
+                        hopeless = not tally.answered and sum(tally.errors.values()) > question.max_errors
+                    # Only whole waves, in launch order: no faster destination may be ahead when it is looked.
+                    if probes % WAVE == 0 or probes == question.max_probes:
+                        decided = bool(look(question, tally.counts, tally.errors))
+                    next_look = min(probes - probes % WAVE + WAVE, question.max_probes)
+                if watch and probes == next_watch:
+                    next_watch = probes + watch(question, tally)
+                if decided or hopeless:
+                    engine.stop()
+                    break
+            for kind, text, _seconds in outcomes:
+                self._account(kind, text)  # was in flight when the verdict came: a connection, but no evidence
         for text, count in tally.counts.items():
             self.connections[text] = self.connections.get(text, 0) + count
         self.unanswered += sum(tally.errors.values())

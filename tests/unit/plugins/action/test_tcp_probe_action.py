@@ -17,6 +17,7 @@ from ansible.errors import AnsibleActionFail
 from ansible_collections.trafficshift.istio.plugins.action import tcp_probe
 from ansible_collections.trafficshift.istio.plugins.module_utils._tally import Trajectory
 from ansible_collections.trafficshift.istio.plugins.modules import tcp_probe as documentation
+from ansible_collections.trafficshift.istio.plugins.plugin_utils import _probe_task
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._measure import Prober
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_engine import Outcome
 
@@ -57,7 +58,7 @@ def run(args: dict[str, Any], check_mode: bool = False) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def engine(monkeypatch: pytest.MonkeyPatch) -> type[FakeEngine]:
-    monkeypatch.setattr(tcp_probe, "Engine", FakeEngine)
+    monkeypatch.setattr(_probe_task, "Engine", FakeEngine)
     FakeEngine.plays, FakeEngine.made = RIGHT, {}
     return FakeEngine
 
@@ -170,9 +171,9 @@ def test_waits_for_an_answer(engine: type[FakeEngine], monkeypatch: pytest.Monke
             self.plays = tries.pop(0)  # type: ignore[misc]
             return super().outcomes()
 
-    monkeypatch.setattr(tcp_probe, "Engine", Waiting)
+    monkeypatch.setattr(_probe_task, "Engine", Waiting)
     monkeypatch.setattr(
-        tcp_probe, "Prober", lambda *args: Prober(*args, clock=lambda: sum(pauses), sleep=pauses.append)
+        _probe_task, "Prober", lambda *args: Prober(*args, clock=lambda: sum(pauses), sleep=pauses.append)
     )
     result = run({**ARGS, "ready_timeout": 30})
     assert result["passed"] and result["errors"] == {}
@@ -264,7 +265,7 @@ def test_documentation_agrees() -> None:
     plain = {
         name: {key: value for key, value in option.items() if key != "description"} for name, option in options.items()
     }
-    assert plain == tcp_probe.ARGUMENTS
+    assert plain == _probe_task.OPTIONS
     result = run({**ARGS, "probes": 10})
     assert set(yaml.safe_load(documentation.RETURN)) == set(result) - {"changed", "failed"}
     json.dumps(result)
