@@ -19,6 +19,7 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 LINK = TOP / ".venv/collections/ansible_collections/trafficshift/istio"
+TOLD, WIDTH = 20, 500  # lines and their characters that are repeated of a stage that failed
 MOLECULE = {"MOLECULE_GLOB": "molecule/*/molecule.yml", "ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1"}
 
 # part, name, command, environment
@@ -39,8 +40,39 @@ STAGES: list[tuple[str, str, list[str], dict[str, str]]] = [
 ]
 
 
-def run(name: str, argv: list[str], env: dict[str, str]) -> tuple[int, int, float]:
-    """Run a stage with its output shown; return tests passed, tests failed, and seconds."""
+def what_failed(lines: list[str]) -> list[str]:
+    """Return the lines of a failed stage's output that say why, at most TOLD of them.
+
+    They are Ansible's last task that failed its play (neither rescued nor ignored) and pytest's failed tests, or, of
+    any other stage, the last lines.
+    """
+    task, told = "", False
+    before: list[str] = []
+    failure: list[str] = []
+    found: list[str] = []
+    for line in filter(None, map(str.rstrip, lines)):
+        if line.startswith(("TASK [", "RUNNING HANDLER [", "PLAY [")):
+            task, told = line.rstrip("* "), False
+        elif line.startswith(("fatal: ", "failed: ")):
+            before, failure, told = failure, [task, line], True
+        elif line.startswith("...ignoring"):
+            failure, told = before, False
+        elif re.search(r" : ok=\d+ .* (unreachable|failed)=[1-9]", line):
+            found = failure
+        elif re.match(r"(FAILED|ERROR) \S", line):
+            found = [*found, line]
+        elif told and line.startswith(" "):
+            failure.append(line)
+        else:
+            told = False
+    if len(found) > TOLD:
+        # What a task returns comes in the order of the alphabet.
+        found = [*found[:2], *(line for line in found[2:] if re.match(r" *msg:|FAILED|ERROR", line))]
+    return [line[:WIDTH] for line in (found or [line.rstrip() for line in lines])[-TOLD:]]
+
+
+def run(name: str, argv: list[str], env: dict[str, str]) -> tuple[int, int, float, list[str]]:
+    """Run a stage with its output shown; return tests passed, tests failed, seconds, and what_failed."""
     print(f"\n=== {name}: {' '.join(argv)}", flush=True)
     started = time.monotonic()
     process = subprocess.Popen(
@@ -55,8 +87,10 @@ def run(name: str, argv: list[str], env: dict[str, str]) -> tuple[int, int, floa
     )
     assert process.stdout is not None
     passed = failed = 0
+    lines = []
     for line in process.stdout:
         print(line, end="", flush=True)
+        lines.append(line)
         if re.match(r"=+ .*\b(passed|failed|error)", line):
             passed += sum(map(int, re.findall(r"(\d+) passed", line)))
             failed += sum(map(int, re.findall(r"(\d+) (?:failed|error)", line)))
@@ -65,7 +99,7 @@ def run(name: str, argv: list[str], env: dict[str, str]) -> tuple[int, int, floa
         failed = 1
     elif not code and not passed:
         passed = 1
-    return passed, failed, time.monotonic() - started
+    return passed, failed, time.monotonic() - started, what_failed(lines) if failed else []
 
 
 def main(parts: list[str]) -> int:
@@ -76,8 +110,11 @@ def main(parts: list[str]) -> int:
     chosen = [stage for stage in STAGES if not parts or stage[0] in parts]
     results = [(name, *run(name, argv, env)) for part, name, argv, env in chosen]
     print("\n=== summary")
-    for name, passed, failed, seconds in results:
+    for name, passed, failed, seconds, _told in results:
         print(f"{name:22} {'FAILED' if failed else 'ok':8} {seconds:7.1f} s  {passed} passed, {failed} failed")
+    for name, _passed, failed, _seconds, told in results:
+        if failed:
+            print(f"\n=== what failed in {name}", *told, sep="\n")
     total_failed = sum(result[2] for result in results)
     print(f"{sum(result[1] for result in results)} passed, {total_failed} failed")
     return 1 if total_failed else 0
