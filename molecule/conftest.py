@@ -18,6 +18,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[1]
 REPORTS = Path(os.environ["TRAFFICSHIFT_REPORTS"])
 
+Command = Callable[..., "tuple[list[str], dict[str, str]]"]
 Play = Callable[..., "tuple[int, str]"]
 Verify = Callable[..., tuple[int, str, dict[str, Any]]]
 
@@ -50,24 +51,51 @@ def kubectl(facts: dict[str, str]) -> Callable[..., str]:
 
 
 @pytest.fixture
-def play() -> Play:
-    """Run a role, or a playbook if the name ends so, with variables on top of the inventory's.
+def kubeconfig_of(kubectl: Callable[..., str], tmp_path: Path) -> Callable[[str, str], str]:
+    """Return the kubeconfig of a ServiceAccount, given by name and namespace."""
 
-    Returns the exit code and what the failure said, or all that was printed.
+    def call(account: str, namespace: str) -> str:
+        loaded = json.loads(kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+        loaded["users"][0]["user"] = {"token": kubectl("create", "token", account, "-n", namespace).strip()}
+        kubeconfig = tmp_path / f"kubeconfig-{account}"
+        kubeconfig.touch(mode=0o600)
+        kubeconfig.write_text(json.dumps(loaded))
+        return str(kubeconfig)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def command() -> Command:
+    """Return how to run a role, or a playbook if the name ends so, with variables on top of the inventory's.
+
+    That is the arguments and the environment.
     """
 
     # Plain text whatever molecule sets for itself, with results that can be parsed.
     environment = {name: value for name, value in os.environ.items() if name != "ANSIBLE_FORCE_COLOR"}
     environment.update(ANSIBLE_NOCOLOR="1", ANSIBLE_CALLBACK_RESULT_FORMAT="json", ANSIBLE_DISPLAY_FAILED_STDERR="0")
 
-    def call(role: str, check: bool = False, **variables: Any) -> tuple[int, str]:
+    def call(role: str, check: bool = False, **variables: Any) -> tuple[list[str], dict[str, str]]:
         playbook = TOP / "playbooks" / role if role.endswith(".yml") else TOP / "molecule/role.yml"
+        arguments = [
+            *("ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(playbook)),
+            *("-e", json.dumps({"role": f"trafficshift.istio.{role}", **variables})),
+            *(["--check"] if check else []),
+        ]
+        return arguments, environment
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def play(command: Command) -> Play:
+    """Run what `command` says; return the exit code and what the failure said, or all that was printed."""
+
+    def call(role: str, check: bool = False, **variables: Any) -> tuple[int, str]:
+        arguments, environment = command(role, check, **variables)
         process = subprocess.run(
-            [
-                *("ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(playbook)),
-                *("-e", json.dumps({"role": f"trafficshift.istio.{role}", **variables})),
-                *(["--check"] if check else []),
-            ],
+            arguments,
             env=environment,
             capture_output=True,
             text=True,
@@ -81,7 +109,7 @@ def play() -> Play:
     return call
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def verify(play: Play) -> Verify:
     """Run tcp_verify with variables named without their prefix; return the exit code, the message and the report."""
 

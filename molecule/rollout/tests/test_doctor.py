@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -32,30 +30,10 @@ Play = Callable[..., "tuple[int, str]"]
 Broken = Callable[..., AbstractContextManager[None]]
 
 
-@pytest.fixture(scope="module")
-def namespace(facts: dict[str, str]) -> str:
-    return facts["tcp_route_namespace"]
-
-
-@pytest.fixture(scope="module")
-def module(facts: dict[str, str]) -> Module:
-    """Run a module of the collection on the scenario's cluster; return its result."""
-
-    def call(name: str, **arguments: Any) -> dict[str, Any]:
-        process = subprocess.run(
-            [
-                *("ansible", "kind", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "-m", f"trafficshift.istio.{name}"),
-                *("-a", json.dumps({"kubeconfig": facts["k8s_kubeconfig"], **arguments})),
-            ],
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        return dict(json.loads(process.stdout[process.stdout.index("{") :]))
-
-    return call
+@pytest.fixture(scope="module", autouse=True)
+def weights(route: Callable[..., str], resting: None) -> None:
+    """Weights in the route, so that subsets are part of the way."""
+    route(80, "route")
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +127,9 @@ def no_route(module: Module, namespace: str) -> Callable[[], None]:
 
 
 @pytest.fixture
-def account(kubectl: Kubectl, namespace: str, tmp_path: Path) -> Iterator[Callable[[list[dict[str, Any]]], str]]:
+def account(
+    kubectl: Kubectl, kubeconfig_of: Callable[[str, str], str], namespace: str
+) -> Iterator[Callable[[list[dict[str, Any]]], str]]:
     """Make an account with the rights of some rules; return its kubeconfig."""
     made = "doctor-patient"
     rbac = "rbac.authorization.k8s.io"
@@ -168,11 +148,7 @@ def account(kubectl: Kubectl, namespace: str, tmp_path: Path) -> Iterator[Callab
             },
         ]
         kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
-        loaded = json.loads(kubectl("config", "view", "--raw", "--minify", "-o", "json"))
-        loaded["users"][0]["user"] = {"token": kubectl("create", "token", made, "-n", namespace).strip()}
-        kubeconfig = tmp_path / "kubeconfig"
-        kubeconfig.write_text(json.dumps(loaded))
-        return str(kubeconfig)
+        return kubeconfig_of(made, namespace)
 
     yield make
     kubectl("delete", "clusterrolebinding,clusterrole", made)

@@ -3,27 +3,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Weights on endpoints: no client notices the change of method, sessions live on, and a version may be gone.
 
-The route comes with its weights in the VirtualService, 80/20, and is left like that.
+The tests follow one upon the other, and the route is left as it rests.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from harness import Address, Clients, say
 
-NAMESPACE = "molecule-echo"
-REPORTS = Path(os.environ["TRAFFICSHIFT_REPORTS"])
-GATEWAY = ("-n", "istio-system", "exec", "deployment/istio-ingressgateway", "-c", "istio-proxy", "--")
-ENOUGH = 300  # connections that a client makes at least
+NAMESPACE = "molecule-rollout"
+pytestmark = pytest.mark.usefixtures("resting")
 
 Play = Callable[..., "tuple[int, str]"]
 Verify = Callable[..., tuple[int, str, dict[str, Any]]]
@@ -31,80 +26,28 @@ Kubectl = Callable[..., str]
 Route = Callable[..., str]
 
 
-@pytest.fixture
-def route(play: Play) -> Route:
-    """Set weights with tcp_route; return what it printed."""
-
-    def call(v1: int, method: str = "endpoints") -> str:
-        code, said = play("tcp_route", tcp_route_method=method, tcp_route_weights={"v1": v1, "v2": 100 - v1})
-        assert code == 0, said
-        return said
-
-    return call
-
-
-def connect() -> socket.socket:
-    ingress = json.loads((REPORTS / "tcp-echo-v1-80-v2-20.json").read_text())["ingress"]
-    return socket.create_connection((ingress["host"], ingress["port"]), timeout=30)
-
-
-def word(connection: socket.socket) -> str:
-    """Return which version answers on a connection."""
-    connection.sendall(b"hello\n")
-    return connection.makefile().readline().partition(" ")[0] or "closed"
-
-
-class Client:
-    """Somebody who connects again and again, one connection at a time, and at most 20,000 times."""
-
-    def __init__(self) -> None:
-        self.words: Counter[str] = Counter()
-        self.ended = threading.Event()
-        self.enough = threading.Event()
-        self.thread = threading.Thread(target=self.run)
-
-    def run(self) -> None:
-        for number in range(20_000):
-            if self.ended.is_set():
-                break
-            try:
-                with connect() as connection:
-                    self.words[word(connection)] += 1
-            except OSError as error:
-                self.words[repr(error)] += 1
-            if number == ENOUGH:
-                self.enough.set()
-        self.enough.set()
-
-
-@contextlib.contextmanager
-def client() -> Iterator[Counter[str]]:
-    """Give what a client has seen; it has made enough connections when the block ends."""
-    somebody = Client()
-    somebody.thread.start()
-    try:
-        yield somebody.words
-        assert somebody.enough.wait(120)
-    finally:
-        somebody.ended.set()
-        somebody.thread.join()
-
-
-def listener(kubectl: Kubectl) -> list[Any]:
-    """Return everything that the gateway says of the listener, the one in use and any that drains."""
+def listeners(kubectl: Kubectl) -> dict[str, list[Any]]:
+    """Return everything that each replica of the gateway says of the listener, the one in use and any that drains."""
     page = "config_dump?resource=dynamic_listeners&name_regex=.*_31400"
-    configs: list[Any] = json.loads(kubectl(*GATEWAY, "pilot-agent", "request", "GET", page))["configs"]
-    return configs
+    pods = kubectl("-n", "istio-system", "get", "pods", "-l", "istio=ingressgateway", "-o", "name").split()
+    ask = ("-c", "istio-proxy", "--", "pilot-agent", "request", "GET", page)
+    return {pod: json.loads(kubectl("-n", "istio-system", "exec", pod, *ask))["configs"] for pod in pods}
 
 
-def test_nobody_notices_the_change_of_method(route: Route, kubectl: Kubectl) -> None:
+def assert_only(clients: Clients, *words: str) -> None:
+    assert not clients.errors()
+    assert set(clients.words()) == set(words), clients.words()
+
+
+def test_nobody_notices_the_change_of_method(route: Route, kubectl: Kubectl, address: Address) -> None:
     route(100, "route")
-    before = listener(kubectl)
-    with client() as words:
+    before = listeners(kubectl)
+    with Clients(address) as clients:
         said = route(100)
+        clients.wait()
     assert "from the method route to endpoints" in said and "touches the listener once" in said
-    assert set(words) == {"one"}, words
-    assert listener(kubectl) != before
+    assert_only(clients, "one")
+    assert listeners(kubectl) != before
 
 
 @pytest.mark.parametrize("v1", [80, 50])
@@ -114,32 +57,34 @@ def test_both_witnesses_agree_on_the_split(route: Route, verify: Verify, v1: int
     code, message, report = verify(f"endpoints-{v1}", expect, witness="both", method="endpoints")
     assert code == 0, message
     assert (report["verdict"], report["method"], report["gateway"]["method"]) == ("pass", "endpoints", "endpoints")
-    (replica,) = report["convergence"]["replicas"]
-    assert (replica["weights"], replica["method"]) == ({"v1": v1, "v2": 100 - v1}, "endpoints")
+    replicas = report["convergence"]["replicas"]
+    assert [replica["method"] for replica in replicas] == ["endpoints"] * 3
+    assert all(replica["weights"] == {"v1": v1, "v2": 100 - v1} for replica in replicas)
     assert report["gateway"]["agreement"]["agrees"]
     # Envoy takes turns, on each of its threads.
     assert report["shares"]["one"] == pytest.approx(v1 / 100, abs=0.02)
 
 
 def test_the_other_method_s_weights_are_not_taken_for_these(verify: Verify) -> None:
-    code, message, report = verify("other-method", {"one": 50, "two": 50}, wait_timeout=1)
+    code, message, report = verify("other-method", {"one": 50, "two": 50}, method="route", wait_timeout=1)
     assert (code != 0, report["verdict"], report["method"]) == (True, "not probed", "route")
     assert "has (all versions) 100 on port 31400, not v1 50 / v2 50" in message
 
 
-def test_sessions_live_through_changes_of_weights(route: Route, kubectl: Kubectl) -> None:
-    before = listener(kubectl)
+def test_sessions_live_through_changes_of_weights(route: Route, kubectl: Kubectl, address: Address) -> None:
+    before = listeners(kubectl)
     with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(connect()) for _each in range(20)]
-        words = [word(connection) for connection in held]
+        held = [stack.enter_context(socket.create_connection(address, timeout=30)) for _each in range(20)]
+        words = [say(connection) for connection in held]
         assert set(words) == {"one", "two"}
-        with client() as seen:
+        with Clients(address) as clients:
             for v1 in (99, 1, 100, 0, 80):
                 route(v1)
-                assert [word(connection) for connection in held] == words
-    assert set(seen) == {"one", "two"}, seen
+                assert [say(connection) for connection in held] == words
+            clients.wait()
+    assert_only(clients, "one", "two")
     # Envoy cuts sessions when it drains what they came in by, and this has stayed as it was.
-    assert listener(kubectl) == before
+    assert listeners(kubectl) == before
 
 
 def test_the_labels_of_nodes_do_not_matter(verify: Verify, kubectl: Kubectl) -> None:
@@ -154,14 +99,16 @@ def test_the_labels_of_nodes_do_not_matter(verify: Verify, kubectl: Kubectl) -> 
         kubectl("label", "nodes", "--all", *(f"{name}-" for name in names))
 
 
-def test_a_version_without_pods_costs_no_connection(verify: Verify, play: Play, kubectl: Kubectl) -> None:
+def test_a_version_without_pods_costs_no_connection(
+    verify: Verify, play: Play, kubectl: Kubectl, address: Address
+) -> None:
     replicas = kubectl("-n", NAMESPACE, "get", "deployment/tcp-echo-v2", "-o", "jsonpath={.spec.replicas}")
     kubectl("-n", NAMESPACE, "scale", "deployment/tcp-echo-v2", "--replicas=0")
     try:
         kubectl("-n", NAMESPACE, "wait", "pods", "-l", "version=v2", "--for=delete", "--timeout=120s")
-        with client() as words:
-            pass
-        assert set(words) == {"one"}, words
+        with Clients(address) as clients:
+            clients.wait()
+        assert_only(clients, "one")
         code, message, _report = verify("gone", {"one": 80, "two": 20}, method="endpoints", wait_timeout=1)
         assert code != 0
         assert "has the weights, but no ready endpoint of v2, so that the others get its share" in message
@@ -206,15 +153,16 @@ def test_localities_of_somebody_else_are_refused(play: Play, kubectl: Kubectl) -
     assert f"The DestinationRule {NAMESPACE}/molecule-theirs has a trafficPolicy for the same host" in message
 
 
-def test_nobody_notices_the_way_back(route: Route, verify: Verify, kubectl: Kubectl) -> None:
-    with client() as words:
+def test_nobody_notices_the_way_back(route: Route, verify: Verify, kubectl: Kubectl, address: Address) -> None:
+    with Clients(address) as clients:
         said = route(80, "route")
+        clients.wait()
     assert "from the method endpoints to route" in said
-    assert set(words) == {"one", "two"}, words
+    assert_only(clients, "one", "two")
     rule = json.loads(kubectl("-n", NAMESPACE, "get", "destinationrule", "tcp-echo-destination", "-o", "json"))
     assert rule["spec"].keys() == {"host", "subsets"}
     assert rule["metadata"]["annotations"] == {"trafficshift.istio/subsets": "v1,v2"}
     assert all(subset.keys() == {"name", "labels"} for subset in rule["spec"]["subsets"])
-    code, message, report = verify("back", {"one": 80, "two": 20}, witness="both", profile="quick")
+    code, message, report = verify("back", {"one": 80, "two": 20}, method="route", witness="both", profile="quick")
     assert code == 0, message
     assert report["method"] == "route"
