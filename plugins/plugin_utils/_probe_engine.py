@@ -217,12 +217,12 @@ class Engine:
         self._clock = self._net.clock
         self._new_socket = self._net.new_socket
         if source is not None:
-            self._leave_from(source)
+            self._addresses, self._new_socket = leave_from(source, addresses, self._new_socket)
         # Chosen once: the way of a plain exchange knows nothing of the others.
         self._go_on: Callable[[int, int], None] = self._advance
         self._content = protocol.read(b"", False)  # the verdict of a protocol that needs no reply
         if tls is not None:
-            self._tls, self._server_name = tls, _checked_name(tls, server_name)
+            self._tls, self._server_name = tls, checked_name(tls, server_name)
             self._go_on = self._advance_tls
         elif self._content is not None:
             self._go_on = self._advance_silently
@@ -444,7 +444,7 @@ class Engine:
         except ssl.SSLError as error:
             with contextlib.suppress(OSError):
                 session.flush(sock)  # the alert, which tells the server's log
-            self._fail(fd, "tls", _tls_detail(error))
+            self._fail(fd, "tls", tls_detail(error))
         except OSError as error:
             self._fail(fd, _kind(error.errno), os.strerror(error.errno or 0))
 
@@ -543,36 +543,42 @@ class Engine:
             return "end of the TLS handshake"
         return "end of the reply" if fd in self._partial else "reply"
 
-    def _leave_from(self, source: str) -> None:
-        """Bind all sockets to the address source; raise ValueError, in one sentence, when that cannot be."""
-        try:
-            found = socket.getaddrinfo(source, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-        except (OSError, UnicodeError) as error:
-            raise ValueError(f"source {source!r} is no IP address; give one of this machine") from error
-        own, _type, _proto, _name, place = found[0]
-        plain, late = self._new_socket, _BIND_WITHOUT_PORT
 
-        def bound(family: int) -> Any:
-            made = plain(family)
-            try:
-                if late is not None:
-                    made.setsockopt(socket.IPPROTO_IP, late, 1)
-                made.bind(place)
-            except BaseException:
-                made.close()
-                raise
-            return made
+def leave_from(
+    source: str, addresses: list[Address], new_socket: Callable[[int], Any]
+) -> tuple[list[Address], Callable[[int], Any]]:
+    """Return those addresses that the IP address source can connect to, and what makes sockets bound to it.
 
+    Raises ValueError, in one sentence, when that cannot be.
+    """
+    try:
+        found = socket.getaddrinfo(source, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"source {source!r} is no IP address; give one of this machine") from error
+    own, _type, _proto, _name, place = found[0]
+    late = _BIND_WITHOUT_PORT
+
+    def bound(family: int) -> Any:
+        made = new_socket(family)
         try:
-            bound(own).close()
-        except OSError as error:
-            hint = "give an address of this machine"
-            raise ValueError(f"source {source!r} cannot be used ({error.strerror}); {hint}") from error
-        self._addresses = [address for address in self._addresses if address.family == own]
-        if not self._addresses:
-            version = "IPv6" if own == socket.AF_INET6 else "IPv4"
-            raise ValueError(f"source {source!r} is {version}, but host has no such address; give one of its kind")
-        self._new_socket = bound
+            if late is not None:
+                made.setsockopt(socket.IPPROTO_IP, late, 1)
+            made.bind(place)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    try:
+        bound(own).close()
+    except OSError as error:
+        hint = "give an address of this machine"
+        raise ValueError(f"source {source!r} cannot be used ({error.strerror}); {hint}") from error
+    reached = [address for address in addresses if address.family == own]
+    if not reached:
+        version = "IPv6" if own == socket.AF_INET6 else "IPv4"
+        raise ValueError(f"source {source!r} is {version}, but host has no such address; give one of its kind")
+    return reached, bound
 
 
 def check_settings(*, probes: int, concurrency: int, interval: float, timeout: float) -> None:
@@ -594,7 +600,7 @@ def check_address(host: str, port: int) -> None:
         raise ValueError(f"port is {port!r}; give a whole number from 1 to 65535")
 
 
-def _checked_name(tls: ssl.SSLContext, server_name: str | None) -> str:
+def checked_name(tls: ssl.SSLContext, server_name: str | None) -> str:
     """Return the name without the brackets of an IPv6 address; raise ValueError when a certificate cannot have it."""
     name = (server_name or "").strip("[]")
     try:
@@ -604,7 +610,8 @@ def _checked_name(tls: ssl.SSLContext, server_name: str | None) -> str:
     return name
 
 
-def _tls_detail(error: ssl.SSLError) -> str:
+def tls_detail(error: ssl.SSLError) -> str:
+    """Return what is wrong, bounded, without what is of no use to a user."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {error.verify_message.rstrip('.')}"[:DETAIL_LIMIT]
     # Without its place in the source of Python, which str(error) has.
