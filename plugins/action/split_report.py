@@ -5,18 +5,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import platform
-from pathlib import Path
 from typing import Any
 
-import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible.release import __version__ as ansible_version
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._arguments import plain
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._report import ReportError, paths, write
+from ansible_collections.trafficshift.istio.plugins.plugin_utils._versions import versions
 
 ARGUMENTS = {
     "directory": {"type": "path", "required": True},
@@ -46,15 +41,3 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(str(error)) from None
         result.update(changed=False, files=files)
         return result
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what runs on the controller; without the collection's if it cannot be found."""
-    found = {"ansible": ansible_version, "python": platform.python_version()}
-    top = Path(__file__).resolve().parents[2]
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        if (top / "MANIFEST.json").exists():
-            found["collection"] = str(json.loads((top / "MANIFEST.json").read_text())["collection_info"]["version"])
-        else:  # a checkout
-            found["collection"] = str(yaml.safe_load((top / "galaxy.yml").read_text())["version"])
-    return found

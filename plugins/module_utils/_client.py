@@ -219,7 +219,7 @@ class Cluster:
             reason = str(error.reason or "")
             if error.status == 403 or "status 403" in reason:
                 # A websocket takes the right to get, and from Kubernetes 1.35 on that to create too.
-                raise ForbiddenError(_forbidden("get and create", "pods/exec", namespace), namespace) from error
+                raise forbidden("get and create", "pods/exec", namespace) from error
             raise ClusterError(f"The pod {where} could not be asked: {cut(reason or error)}.") from error
         except (OSError, ValueError) as error:
             raise ClusterError(f"The pod {where} could not be asked: {cut(error)}.") from error
@@ -293,7 +293,7 @@ def _translate(
                 "credentials, and that the account has rights."
             )
         if error.status == 403:
-            return ForbiddenError(_forbidden(verb, resource, namespace), namespace)
+            return forbidden(verb, resource, namespace)
         if error.status == 409:
             return ConflictError(
                 f"{_capital(server)} refused to {verb} {resource} (409): somebody else changed it at the same time, so "
@@ -326,9 +326,11 @@ def _translate(
     return ClusterError(f"{_capital(server)} gave no usable answer ({cut(error)}): check that it is one.")
 
 
-def _forbidden(verb: str, resource: str, namespace: str) -> str:
+def forbidden(verb: str, resource: str, namespace: str) -> ForbiddenError:
+    """Return the error that names the missing right."""
     place = f"in the namespace {namespace}" if namespace else "in the whole cluster"
-    return f"This account may not {verb} {resource} {place} (403): ask for that right, or use another account."
+    sentence = f"This account may not {verb} {resource} {place} (403): ask for that right, or use another account."
+    return ForbiddenError(sentence, namespace)
 
 
 def _missing(api_version: str, kind: str) -> str:

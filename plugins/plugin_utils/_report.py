@@ -59,12 +59,18 @@ def write(directory: str, name: str, result: Mapping[str, Any]) -> list[str]:
         ReportError: the name makes no file name, or a file cannot be written.
     """
     data = report_data({**result, "name": result.get("name") or name})
-    texts = {"json": to_json(data), "junit": to_junit(data), "html": to_html(data)}
-    files = paths(directory, name)
+    texts = {SUFFIXES["json"]: to_json(data), SUFFIXES["junit"]: to_junit(data), SUFFIXES["html"]: to_html(data)}
+    return write_texts(directory, name, texts)
+
+
+def write_texts(directory: str, name: str, texts: Mapping[str, str]) -> list[str]:
+    """Write files of one name, by suffix, each as a whole; return their paths. Raises ReportError."""
+    paths(directory, name)
+    files = {suffix: str(Path(directory) / f"{name}{suffix}") for suffix in texts}
     try:
         Path(directory).mkdir(parents=True, exist_ok=True)
-        for kind, path in files.items():
-            _replace(Path(path), texts[kind])
+        for suffix, path in files.items():
+            _replace(Path(path), texts[suffix])
     except (OSError, ValueError) as error:
         raise ReportError(
             f"the reports cannot be written to {directory!r}: {getattr(error, 'strerror', None) or error}; give a "

@@ -11,11 +11,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from ansible_collections.trafficshift.istio.plugins.module_utils import _gates, _ramp
-from ansible_collections.trafficshift.istio.plugins.module_utils._client import ClusterError, ConflictError
+from ansible_collections.trafficshift.istio.plugins.module_utils._client import (
+    ClusterError,
+    ConflictError,
+    UnreachableError,
+)
 from ansible_collections.trafficshift.istio.plugins.module_utils._gates import Exposure, Gate
 from ansible_collections.trafficshift.istio.plugins.module_utils._gateway import weights_text
 from ansible_collections.trafficshift.istio.plugins.module_utils._ramp import (
@@ -65,6 +70,7 @@ class Settings(NamedTuple):
     sessions_wait: float
     drain_timeout: float
     alpha: float
+    obstacle: str  # what is known to stand in the way forward
 
 
 class World(Protocol):
@@ -125,6 +131,9 @@ class World(Protocol):
     def restore_command(self, weights: Weights) -> str:
         """Return the command that sets weights by hand."""
 
+    def impatient(self) -> AbstractContextManager[None]:
+        """Let what cannot be done raise at once."""
+
 
 class Rollout:
     """One run. `result` is what it can tell at any time."""
@@ -141,6 +150,7 @@ class Rollout:
         self._holds = False  # the record on the route is this run's
         self._moved = False  # weights were written, or a lost run may have written some
         self._ended = False  # nothing interrupts any more
+        self._ticking = False
         self._compared = _gates.Comparison(settings.alpha)
         self._baseline: _gates.ErrorComparison | None = None
         world.tick = self._tick
@@ -217,6 +227,8 @@ class Rollout:
         self.result.update(before=before, live=live.weights)
         if lost and (lost.phase == BACK or settings.on_resume == "back"):
             return live, _ramp.Plan([before], before, int(not _ramp.same(before, live.weights))), lost
+        if settings.obstacle:
+            raise RampError(settings.obstacle)
         return live, _ramp.plan(settings.steps, settings.old, settings.new, live.weights, before), lost
 
     def _verify_only(self, plan: _ramp.Plan) -> dict[str, Any]:
@@ -252,38 +264,47 @@ class Rollout:
         """Make one step and prove it; raises StepError if that fails, and Left if too many sessions would be cut."""
         settings, world = self._settings, self._world
         percent = weights.get(settings.new, 0)
-        step: dict[str, Any] = {"percent": percent, "weights": weights, "started": _ramp.iso(world.now())}
+        step: dict[str, Any] = {
+            "percent": percent,
+            "weights": weights,
+            "started": _ramp.iso(world.now()),
+            "passed": False,
+        }
         live = world.read()
-        if not _ramp.same(live.weights, weights):
+        moves = not _ramp.same(live.weights, weights)
+        if moves:
             step["cut"] = self._allow_cut(live.method) if live.method == "route" else None
             self._write(weights)
         self.result["steps"].append(step)
         try:
-            self._prove(step, weights)
+            self._prove(step, live.method)
+            if moves and settings.hold:
+                self._hold(step, live.method)
+            step["gates"] += [gate._asdict() for gate in world.checks(percent)]
+            self._pass_gates(step)
+            step["passed"] = True
         finally:
             step["ended"] = _ramp.iso(world.now())
-            step["passed"] = "convergence" in step and all(gate["ok"] for gate in step.get("gates", [{"ok": False}]))
+        world.say(f"{weights_text(weights)}: proven by {step['probe'].get('probes', 0)} probes, gates passed")
 
-    def _prove(self, step: dict[str, Any], weights: Weights) -> None:
+    def _prove(self, step: dict[str, Any], method: str) -> None:
         world, percent = self._world, step["percent"]
-        method = world.read().method
-        step["convergence"] = world.converge(weights, method)
+        step["convergence"] = world.converge(step["weights"], method)
         if not step["convergence"].get("converged"):
             raise StepError(f"at {percent} %: {step['convergence']['reason'].rstrip('.')}")
-        probe = step["probe"] = world.measure(weights, method, percent)
-        gates = step["gates"] = [{"gate": "split", "ok": probe["passed"], "msg": probe["msg"]}]
+        probe = step["probe"] = world.measure(step["weights"], method, percent)
+        step["gates"] = [{"gate": "split", "ok": probe["passed"], "msg": probe["msg"]}]
         self._look(step, probe)
+
+    def _hold(self, step: dict[str, Any], method: str) -> None:
         end = self._clock() + self._settings.hold
-        held = self._clock() < end
         while self._clock() < end:
-            world.pause(min(LOOK, end - self._clock()))
+            self._world.pause(min(LOOK, end - self._clock()))
             self._look(step)
-        if held:  # what was held is to be what was proven
-            again = world.converge(weights, method)
-            gates.append({"gate": "held", "ok": bool(again.get("converged")), "msg": again["reason"]})
-        gates += [gate._asdict() for gate in world.checks(percent)]
+        # What was held is to be what was proven.
+        again = self._world.converge(step["weights"], method)
+        step["gates"].append({"gate": "held", "ok": bool(again.get("converged")), "msg": again["reason"]})
         self._pass_gates(step)
-        world.say(f"{weights_text(weights)}: proven by {probe.get('probes', 0)} probes, gates passed")
 
     def _look(self, step: dict[str, Any], probe: Mapping[str, Any] | None = None) -> None:
         """Look at what the gateway counted since the step was measured; raises StepError if a gate trips."""
@@ -400,20 +421,33 @@ class Rollout:
         raise ClusterError(f"The route {self._world.reference} is written by somebody else all the time: find out who.")
 
     def _tick(self) -> None:
-        """Keep the lease, and end the way forward when its time is over."""
-        if not self._holds:
+        """Keep the lease, and end the way forward when its time is over or nobody waits for it any more."""
+        if not self._holds or self._ticking:
             return
-        if self.is_interruptible and self._world.is_abandoned():
-            if self._settings.on_resume == "resume":
-                raise Abandoned
-            raise Interrupted("the playbook is gone")
+        self._ticking = True
+        try:
+            if self.is_interruptible and self._world.is_abandoned():
+                if self._settings.on_resume == "resume":
+                    raise Abandoned
+                raise Interrupted("the playbook is gone")
+            self._renew()
+            if self._me.phase == FORWARD and self._clock() > self._deadline:
+                raise StepError(f"not done after {self._settings.deadline:g} s, which is tcp_rollout_deadline")
+        finally:
+            self._ticking = False
+
+    def _renew(self) -> None:
+        """Say that this run lives, unless it just did."""
         now = self._world.now()
-        if (now - _ramp.parse_time(self._me.renewed)).total_seconds() > self._me.lease / 3:
-            record = self._me._replace(renewed=_ramp.iso(now))
-            self._mine(lambda live: self._world.write_record(live, record))
+        if (now - _ramp.parse_time(self._me.renewed)).total_seconds() <= self._me.lease / 3:
+            return
+        record = self._me._replace(renewed=_ramp.iso(now))
+        try:
+            with self._world.impatient():
+                self._mine(lambda live: self._world.write_record(live, record))
             self._me = record
-        if self._me.phase == FORWARD and self._clock() > self._deadline:
-            raise StepError(f"not done after {self._settings.deadline:g} s, which is tcp_rollout_deadline")
+        except UnreachableError:  # comes again with the next tick
+            pass
 
     def _release(self) -> None:
         self._ended = True
