@@ -157,7 +157,7 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
-class _Session:
+class TlsSession:
     """The TLS side of one connection."""
 
     def __init__(self, context: ssl.SSLContext, server_name: str) -> None:
@@ -215,7 +215,7 @@ class Engine:
         self._timeout = timeout
         self._net = net or Net()
         self._clock = self._net.clock
-        self._new_socket = self._net.new_socket
+        self._new_socket: Callable[[int], Any] = self._net.new_socket
         if source is not None:
             self._addresses, self._new_socket = leave_from(source, addresses, self._new_socket)
         # Chosen once: the way of a plain exchange knows nothing of the others.
@@ -233,7 +233,7 @@ class Engine:
         self._fresh: list[int] = []  # begun, and nothing done with them since
         self._unsent: set[int] = set()  # still connecting
         self._partial: dict[int, bytes] = {}  # the beginning of a reply that came in pieces
-        self._sessions: dict[int, _Session] = {}  # with TLS only
+        self._sessions: dict[int, TlsSession] = {}  # with TLS only
         self._known: dict[bytes, tuple[str, str]] = {}
         self._done: dict[int, Outcome] = {}  # finished, waiting for earlier probes
 
@@ -427,7 +427,7 @@ class Engine:
             if fd in self._unsent:
                 if not self._arrived(fd, flight, events):
                     return
-                self._sessions[fd] = _Session(self._tls, self._server_name)
+                self._sessions[fd] = TlsSession(self._tls, self._server_name)
             session = self._sessions[fd]
             while self._clock() <= flight[3]:
                 verdict = self._converse(fd, session)
@@ -460,7 +460,7 @@ class Engine:
             self._settled = flight[4]
         return True
 
-    def _converse(self, fd: int, session: _Session) -> tuple[str, str] | None:
+    def _converse(self, fd: int, session: TlsSession) -> tuple[str, str] | None:
         """Shake hands, send and read as far as the bytes at hand go; return what they come to, None if more are needed.
 
         Raises ssl.SSLError when the server breaks the rules of TLS.
@@ -485,7 +485,7 @@ class Engine:
             # Empty records, new keys and the like are no reply, and a server can send them without end.
             return ("oversize", f"no end in the first {TLS_LIMIT} bytes of TLS") if session.taken > TLS_LIMIT else None
 
-    def _cut_off(self, fd: int, session: _Session) -> tuple[str, str]:
+    def _cut_off(self, fd: int, session: TlsSession) -> tuple[str, str]:
         """Return what a connection comes to that ended without TLS having been ended."""
         if not session.shaken:
             return "tls", "closed in the handshake"
@@ -604,7 +604,7 @@ def checked_name(tls: ssl.SSLContext, server_name: str | None) -> str:
     """Return the name without the brackets of an IPv6 address; raise ValueError when a certificate cannot have it."""
     name = (server_name or "").strip("[]")
     try:
-        _Session(tls, name)
+        TlsSession(tls, name)
     except (ValueError, TypeError) as error:
         raise ValueError(f"server_name {name!r} is no name; give the one in the server's certificate") from error
     return name

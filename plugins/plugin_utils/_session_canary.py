@@ -32,6 +32,7 @@ from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_engine i
     DETAIL_LIMIT,
     Address,
     Net,
+    TlsSession,
     check_settings,
     checked_name,
     leave_from,
@@ -43,12 +44,12 @@ MOST = 200  # sessions
 PATIENCE = 30.0  # seconds that an exchange may take, if the timeout is longer
 TURN = 0.1  # seconds, at most, until the thread looks up
 REST = 0.01  # seconds between two turns: a server that floods the sessions must not take all of the processor
-CHUNK = 65536  # bytes read at once; more than a TLS record holds, so that none of it is left behind unseen
+CHUNK = 65536  # bytes read at once
 NEVER = float("inf")
 
 # What a session waits for; a resting one for nothing.
 CONNECTING, SHAKING, ASKING, RESTING = "connection", "end of the TLS handshake", "reply", ""
-_NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_NOT_YET = (BlockingIOError, ssl.SSLWantReadError)
 
 
 class _Session:
@@ -70,6 +71,70 @@ class _Session:
         self.fd = -1
         self.unsent = b""
         self.partial = b""  # the beginning of a reply
+
+
+class _TlsSocket:
+    """A socket that speaks TLS. The standard library's takes a reset for an end."""
+
+    def __init__(self, sock: Any, session: TlsSession) -> None:
+        self._sock, self._session = sock, session
+        self.close = sock.close
+
+    def do_handshake(self) -> None:
+        """Shake hands; raises BlockingIOError until that is over."""
+        while True:
+            try:
+                self._session.tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self._session.flush(self._sock)
+                self._fill()
+            except ssl.SSLError:
+                with contextlib.suppress(OSError):
+                    self._session.flush(self._sock)  # the alert, which tells the server's log
+                raise
+        self._flush()
+
+    def send(self, data: bytes) -> int:
+        """Send, or keep it until something is received."""
+        sent = self._session.tls.write(data)
+        self._flush()
+        return sent
+
+    def recv(self, _size: int) -> bytes:
+        """Return all that has come, b"" after the closing message; raises SSLEOFError for an end without it."""
+        self._flush()
+        try:
+            return self._read()
+        except ssl.SSLWantReadError:
+            self._fill()
+            return self._read()
+
+    def unwrap(self) -> None:
+        """Send the closing message; the other side's is not waited for."""
+        with contextlib.suppress(OSError):
+            self._session.tls.unwrap()
+        self._flush()
+
+    def _read(self) -> bytes:
+        whole = b""
+        try:
+            while data := self._session.tls.read(CHUNK):
+                whole += data
+        except ssl.SSLWantReadError:
+            if not whole:
+                raise
+        return whole
+
+    def _fill(self) -> None:
+        data = self._sock.recv(CHUNK)
+        if not data:
+            raise ssl.SSLEOFError
+        self._session.incoming.write(data)
+
+    def _flush(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._session.flush(self._sock)
 
 
 class SessionCanary:
@@ -247,9 +312,10 @@ class SessionCanary:
         except _NOT_YET:
             return
         except ssl.SSLError as error:
+            cut_off = isinstance(error, ssl.SSLEOFError)
             if session.state == SHAKING:
-                self._end(session, "refused", tls_detail(error))
-            elif isinstance(error, ssl.SSLEOFError):
+                self._end(session, "refused", "closed in the handshake" if cut_off else tls_detail(error))
+            elif cut_off:
                 self._end(session, "closed", "without TLS's closing message")
             else:
                 self._end(session, "garbled", tls_detail(error))
@@ -270,12 +336,7 @@ class SessionCanary:
         session.state, session.until = SHAKING, session.deadline
         self._selector.modify(session.fd, selectors.EVENT_READ, session)
         if self._tls:
-            session.sock = self._tls.wrap_socket(
-                session.sock,
-                server_hostname=self._server_name,
-                do_handshake_on_connect=False,
-                suppress_ragged_eofs=False,
-            )
+            session.sock = _TlsSocket(session.sock, TlsSession(self._tls, self._server_name or ""))
 
     def _ask(self, session: _Session, until: float) -> None:
         """Begin an exchange, if the protocol has one."""
@@ -329,7 +390,7 @@ class SessionCanary:
         session.end = fate, self._clock(), detail[:DETAIL_LIMIT]
         if fate == "alive" and self._tls:
             with contextlib.suppress(OSError):
-                session.sock.unwrap()  # the closing message; the other side's is not waited for
+                session.sock.unwrap()
         self._close(session)
 
     def _close(self, session: _Session) -> None:
