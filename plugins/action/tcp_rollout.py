@@ -91,7 +91,7 @@ class ActionModule(ActionBase):
         """Return what was done and proven; failed unless the last step is."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = plain(self.validate_argument_spec(argument_spec={**AUTH_ARG_SPEC, **ARGUMENTS})[1])
-        self._use_environment()
+        self._use_environment(args)
         self._name, self._parent, self._interrupted = args["route"].get("name", ""), os.getppid(), False
         if IMPORT_ERROR:
             raise AnsibleActionFail(
@@ -153,6 +153,7 @@ class ActionModule(ActionBase):
             {"host": args["ingress"].get("host"), "port": args["ingress"].get("port"), **args["probe"]},
             checks,
             self._tasks(args, route, task_vars) if args["tasks"] else None,
+            {"idle": args["canary_idle"], "chatting": args["canary_chatting"]},
             name=route["name"],
             patience=args["wait_timeout"],
             say=self._say,
@@ -174,11 +175,14 @@ class ActionModule(ActionBase):
 
         return run
 
-    def _use_environment(self) -> None:
+    def _use_environment(self, args: dict[str, Any]) -> None:
         """Give this process, which ends with the task, the environment that modules of the task would have."""
         environment: dict[str, Any] = {}
         self._compute_environment_string(environment)
         os.environ.update({str(name): str(value) for name, value in environment.items()})
+        # The library reads KUBECONFIG when it is loaded, which was before.
+        if not args["kubeconfig"] and not os.environ.get("K8S_AUTH_KUBECONFIG"):
+            args["kubeconfig"] = os.environ.get("KUBECONFIG")
 
     @contextlib.contextmanager
     def _signals(self, rollout: Rollout) -> Iterator[None]:

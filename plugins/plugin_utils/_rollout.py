@@ -122,6 +122,12 @@ class World(Protocol):
     def checks(self, percent: int) -> list[Gate]:
         """Return what the user's own checks say."""
 
+    def hold_sessions(self, weights: Weights, percent: int) -> None:
+        """Open the connections that are to be held through all that comes."""
+
+    def let_sessions_go(self) -> list[dict[str, Any]]:
+        """Close the connections that were held, and return what became of each."""
+
     def pause(self, seconds: float) -> None:
         """Wait."""
 
@@ -171,6 +177,7 @@ class Rollout:
             "steps": [],
             "back": None,
             "drained": None,
+            "canary": [],
             "restore": "",
         }
 
@@ -278,6 +285,7 @@ class Rollout:
         self.result["steps"].append(step)
         try:
             self._prove(step, live.method)
+            world.hold_sessions(weights, percent)
             if moves and settings.hold:
                 self._hold(step, live.method)
             step["gates"] += [gate._asdict() for gate in world.checks(percent)]
@@ -523,6 +531,7 @@ class Rollout:
 
     def _end(self, outcome: str, message: str) -> None:
         self._ended = True
+        self.result["canary"] = self._world.let_sessions_go()
         self.result.update(outcome=outcome, passed=outcome == "completed", msg=f"{self._world.reference}: {message}.")
         try:
             self.result["live"] = self._world.read().weights

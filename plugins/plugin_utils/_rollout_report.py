@@ -27,6 +27,10 @@ def table(result: Mapping[str, Any]) -> list[str]:
     if back:
         outcome = "proven" if back["proven"] else "NOT PROVEN"
         lines.append(_row("back", back["weights"], back.get("probe"), outcome))
+    held = result["canary"]
+    if held:
+        lost = [session for session in held if session["fate"] != "alive"]
+        lines.append(f"{len(held)} sessions were held through it, {len(lost)} of them lost")
     return lines
 
 

@@ -32,10 +32,12 @@ from ansible_collections.trafficshift.istio.plugins.module_utils._route_store im
 from ansible_collections.trafficshift.istio.plugins.plugin_utils import _health_checks, _process
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_task import ProbeTask, with_defaults
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._rollout import StepError
+from ansible_collections.trafficshift.istio.plugins.plugin_utils._session_canary import SessionCanary
 
 FIRST_PAUSE = 0.2  # seconds between two tries to reach the API server; each pause is twice the one before
 LONGEST_PAUSE = 5.0
 PROBES_A_TICK = 200
+CHAT_INTERVAL = 1.0  # seconds between two words on a connection that is held
 COUNTERS_LAG = 10  # seconds that a gateway's counters may be behind the probe
 
 Answer = TypeVar("Answer")
@@ -55,7 +57,11 @@ class Target(NamedTuple):
 
 
 class ClusterWorld:
-    """See _rollout.World. `probe` are options of tcp_probe; `patience` is in seconds, for whatever is waited for."""
+    """See _rollout.World.
+
+    `probe` are options of tcp_probe, `held` the connections of each kind to hold from each step on, and `patience` is
+    in seconds, for whatever is waited for.
+    """
 
     def __init__(
         self,
@@ -65,6 +71,7 @@ class ClusterWorld:
         probe: Mapping[str, Any],
         checks: Sequence[_health_checks.Check],
         tasks: Callable[[int, Callable[[float], None]], Gate] | None,
+        held: Mapping[str, int],
         *,
         name: str,
         patience: float,
@@ -82,6 +89,8 @@ class ClusterWorld:
         self._probe = probe
         self._checks = checks
         self._tasks = tasks
+        self._held_kinds = held
+        self._canaries: list[SessionCanary] = []
         self._patience = patience
         self._parent = os.getppid()
         self._destination = {
@@ -98,8 +107,9 @@ class ClusterWorld:
                 raise forbidden("patch", f"{resource}.networking.istio.io", str(self._spec["namespace"]))
         for weights in steps:
             self._question(weights, weights.get(new, 0))
-            if self._probes:
-                ProbeTask(self._options(weights, weights.get(new, 0)), offline=True)
+            if self._probes or any(self._held_kinds.values()):
+                held = {"session_canary": dict(self._held_kinds)} if any(self._held_kinds.values()) else {}
+                ProbeTask(with_defaults({**self._options(weights, weights.get(new, 0)), **held}), offline=True)
 
     def now(self) -> datetime:
         return self._cluster.time
@@ -224,6 +234,17 @@ class ClusterWorld:
         if self._tasks:
             gates.append(self._tasks(percent, self.pause))
         return gates
+
+    def hold_sessions(self, weights: Weights, percent: int) -> None:
+        if any(self._held_kinds.values()):
+            canary = ProbeTask(self._options(weights, percent)).make_canary(**self._held_kinds, interval=CHAT_INTERVAL)
+            self._canaries.append(canary)
+            canary.start()
+
+    def let_sessions_go(self) -> list[dict[str, Any]]:
+        sessions = [session for canary in self._canaries for session in canary.stop()]
+        self._canaries = []
+        return sessions
 
     def pause(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -45,7 +45,7 @@ def run(
         )
         given.write_text(json.dumps(variables))
         command = [sys.executable, "-m", "ansible", "playbook", *options, "-e", f"@{given}", str(playbook)]
-        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
         with output.open("wb") as stream:
             process = subprocess.Popen(
                 command,
@@ -63,8 +63,8 @@ def run(
         said = output.read_text(errors="replace")
     if process.returncode == 0:
         return Gate("tasks", True, f"the tasks of {path} succeeded")
-    messages = re.findall(r'"msg": "((?:[^"\\]|\\.)*)"|^\s*msg: (.*)$', said, re.MULTILINE)
-    last = next((text for pair in reversed(messages) for text in pair if text), said[-500:])
+    messages = re.findall(r'"msg": ("(?:[^"\\]|\\.)*")', said)
+    last = json.loads(messages[-1], strict=False) if messages else said[-500:]
     return Gate("tasks", False, f"the tasks of {path} failed: {cut(last)}")
 
 

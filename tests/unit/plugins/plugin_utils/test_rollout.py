@@ -74,6 +74,7 @@ class MemoryWorld:
         self.abandoned = False
         self.failing_at: dict[int, dict[str, Any]] = {}  # what is wrong, by percentage
         self.live_sessions = 0
+        self.held = 0
 
     @contextlib.contextmanager
     def _call(self, name: str) -> Iterator[None]:
@@ -156,6 +157,13 @@ class MemoryWorld:
         with self._call("checks"):
             return [Gate("url", "check" not in self.failing_at.get(percent, {}), "asked")]
 
+    def hold_sessions(self, weights: Weights, percent: int) -> None:
+        self.held += 1
+
+    def let_sessions_go(self) -> list[dict[str, Any]]:
+        held, self.held = self.held, 0
+        return [{"fate": "alive"}] * held
+
     def pause(self, seconds: float) -> None:
         with self._call("pause"):
             self.seconds += seconds
@@ -192,6 +200,7 @@ def test_it_goes_through_all_steps_and_lets_go() -> None:
     assert all(step["passed"] for step in result["steps"])
     assert result["drained"]["at"]
     assert result["live"] == {"v1": 0, "v2": 100}
+    assert (len(result["canary"]), world.held) == (4, 0)
 
 
 def test_what_is_live_already_is_only_verified() -> None:
