@@ -58,8 +58,9 @@ class ActionModule(ActionBase):
         """Return the validated arguments as plain types: no tags of Ansible's get into engine, verdict or result."""
         validated = self.validate_argument_spec(argument_spec=OPTIONS, mutually_exclusive=MUTUALLY_EXCLUSIVE)[1]
         args = {name: plain(value) for name, value in validated.items()}
+        given = self._task.args
         # The argument spec makes 1.0 of true; left as it is, it gets refused.
-        args.update(
-            {name: value for name, value in self._task.args.items() if isinstance(value, bool) and name not in BOOLEANS}
-        )
+        args.update({name: value for name, value in given.items() if isinstance(value, bool) and name not in BOOLEANS})
+        if isinstance(held := given.get("session_canary"), dict):
+            args["session_canary"].update({name: value for name, value in held.items() if isinstance(value, bool)})
         return args

@@ -20,7 +20,8 @@ description:
     more probes would settle it.
   - Destinations of 0 and of 100 percent have no tolerance, one stray reply fails. To be passed they take so many
     clean replies that a share of 2 percent of strays would be missed with a chance of at most O(beta).
-  - The task fails with one sentence unless the verdict is V(pass); the result holds everything either way.
+  - The task fails with one sentence unless the verdict is V(pass); the result holds everything either way. The verdict
+    is V(fail) also when more held sessions were lost than O(session_canary.max_sessions_lost) allows.
   - Errors are counted by kind, and more than O(max_errors) fail. V(refused), V(unreachable), V(timeout), V(reset) are
     what they say, V(empty) is a connection closed without a byte, V(truncated) one closed in the middle of the reply,
     V(oversize) a reply without an end in its first 8192 bytes, V(unexpected) a reply that names none of O(expect),
@@ -146,6 +147,42 @@ options:
   tls_ca_file:
     description: File on the controller with the certificates to trust, in place of the system's.
     type: path
+  session_canary:
+    description:
+      - Holds connections open while it probes, and tells what became of each in RV(sessions). It is how a change of the
+        route, made meanwhile by another play or an asynchronous task, is seen to cut sessions or not.
+      - They are opened before the first probe, after O(ready_timeout)'s wait, and each makes an exchange as a probe
+        does, which tells the destination that holds it. With O(protocol=connect) there is none, with
+        O(protocol=banner) no further one.
+      - That a connection is ended or broken off is noticed at once. In the end each makes a last exchange to prove that
+        it lives, and is closed in the ordinary way.
+      - RV(connections) and RV(unanswered) count these connections too, RV(probes) and all that is judged do not.
+    type: dict
+    suboptions:
+      idle:
+        description: How many say nothing between their first exchange and their last.
+        type: int
+        default: 5
+      chatting:
+        description:
+          - How many make an exchange every O(session_canary.interval) seconds. One that gets no reply within
+            O(timeout), or one that is another destination's or rubbish, is lost.
+          - It has to be V(0) with a protocol that sends nothing.
+        type: int
+        default: 5
+      interval:
+        description: Seconds between two exchanges of a chatting session.
+        type: float
+        default: 1.0
+      hold:
+        description:
+          - Seconds to hold them at least, at most V(86400). The task waits for the rest of that time once it has its
+            verdict.
+        type: float
+        default: 0.0
+      max_sessions_lost:
+        description: How many may be lost; more fail the task. Unless it is given, lost sessions are told and no more.
+        type: int
 attributes:
   action:
     description: The task has an action plugin and runs on the controller.
@@ -173,6 +210,8 @@ notes:
   - What is sent is never part of the result. What comes from the wire is cut to a few printable characters.
   - Connections are closed in the ordinary way, as real clients do. Each closed connection keeps a local port for a
     minute on Linux, so that about 28000 probes a minute can be made to one address.
+  - O(session_canary) holds at most 200 sessions. An exchange of theirs takes at most 30 seconds, however long
+    O(timeout) is.
   - The addresses of a name are tried in the system's order. The first that lets a connection in gets all further
     probes.
 author:
@@ -226,6 +265,17 @@ EXAMPLES = r"""
     payload: "INFO server\r\n"
     match: "redis_version:([0-9]+)"
     expect: {"6": 90, "7": 10}
+
+- name: Sessions held for two minutes, while the weights are changed elsewhere; none may be lost
+  trafficshift.istio.tcp_probe:
+    host: 127.0.0.1
+    port: 31400
+    expect: {one: 100, two: 0}
+    session_canary:
+      idle: 10
+      chatting: 10
+      hold: 120
+      max_sessions_lost: 0
 """
 
 RETURN = r"""
@@ -408,6 +458,69 @@ error_rates:
   returned: when probed
   type: dict
   sample: {false_fail: 0.001, false_pass: 0.001}
+sessions:
+  description: What became of each held session.
+  returned: when O(session_canary) is given
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description: V(idle) or V(chatting).
+      type: str
+      returned: always
+    destination:
+      description: The reply word of its first exchange, null if there was none.
+      type: str
+      returned: always
+    opened:
+      description: When it was begun, in UTC by ISO 8601.
+      type: str
+      returned: always
+    fate:
+      description:
+        - V(alive) lived to the end. V(closed) was ended by the other side, if only its own half of it. V(reset) was
+          broken off. V(timeout) got no reply in time. V(garbled) got rubbish, or another destination's reply.
+          V(refused) never came about.
+      type: str
+      returned: always
+    died:
+      description: When that was, in UTC by ISO 8601; null for V(alive).
+      type: str
+      returned: always
+    lived:
+      description: Seconds from the one to the other, or to the end.
+      type: float
+      returned: always
+    exchanges:
+      description: How many replies it got.
+      type: int
+      returned: always
+    detail:
+      description: What more there is to say about its end, in a few words.
+      type: str
+      returned: always
+  sample:
+    - kind: idle
+      destination: one
+      opened: "2026-07-09T14:03:11.204Z"
+      fate: closed
+      died: "2026-07-09T14:03:59.871Z"
+      lived: 48.667
+      exchanges: 1
+      detail: ""
+    - kind: chatting
+      destination: two
+      opened: "2026-07-09T14:03:11.204Z"
+      fate: alive
+      died: null
+      lived: 120.018
+      exchanges: 121
+      detail: ""
+sessions_lost:
+  description: Number of held sessions whose fate is not V(alive).
+  returned: when O(session_canary) is given
+  type: int
+  sample: 1
 trajectory:
   description: How the counts came about, packed into one line for M(trafficshift.istio.split_report).
   returned: when probed

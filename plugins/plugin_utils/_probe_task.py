@@ -13,6 +13,7 @@ import binascii
 import re
 import time
 import traceback
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +27,12 @@ from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_engine i
     resolve,
     tls_context,
 )
-from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_protocols import PROTOCOLS, make_protocol
+from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_protocols import (
+    CONNECTED,
+    PROTOCOLS,
+    make_protocol,
+)
+from ansible_collections.trafficshift.istio.plugins.plugin_utils._session_canary import SessionCanary, check_canary
 
 # As an argument spec of Ansible's has it.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -53,9 +59,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "tls": {"type": "bool", "default": False},
     "tls_server_name": {"type": "str"},
     "tls_ca_file": {"type": "path"},
+    "session_canary": {
+        "type": "dict",
+        "options": {
+            "idle": {"type": "int", "default": 5},
+            "chatting": {"type": "int", "default": 5},
+            "interval": {"type": "float", "default": 1.0},
+            "hold": {"type": "float", "default": 0.0},
+            "max_sessions_lost": {"type": "int"},
+        },
+    },
 }
 BOOLEANS = ("tls",)
 MUTUALLY_EXCLUSIVE = [("payload", "payload_base64")]
+LONGEST_HOLD = 86400  # seconds
 
 
 def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,13 +80,21 @@ def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ValueError, in one sentence, for an unknown option and for a required one that is missing.
     """
+    filled = _filled(OPTIONS, options, "the probe")
+    if filled["session_canary"] is not None:
+        held = _filled(OPTIONS["session_canary"]["options"], filled["session_canary"], "session_canary")
+        filled["session_canary"] = held
+    return filled
+
+
+def _filled(known: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any], owner: str) -> dict[str, Any]:
     for name in options:
-        if name not in OPTIONS:
-            raise ValueError(f"the probe has no option {name!r}; give some of {', '.join(OPTIONS)}")
-    for name, option in OPTIONS.items():
+        if name not in known:
+            raise ValueError(f"{owner} has no option {name!r}; give some of {', '.join(known)}")
+    for name, option in known.items():
         if option.get("required") and options.get(name) is None:
-            raise ValueError(f"the probe has no {name}; give it")
-    return {name: option.get("default") for name, option in OPTIONS.items()} | dict(options)
+            raise ValueError(f"{owner} has no {name}; give it")
+    return {name: option.get("default") for name, option in known.items()} | dict(options)
 
 
 class ProbeTask:
@@ -96,6 +121,9 @@ class ProbeTask:
         self._args = args
         self._protocol = make_protocol(args["protocol"], self.question.expect, _payload(args), args["match"])
         self._settings.update(_tls(args), source=args["source"])
+        self._held: dict[str, Any] = args["session_canary"] or {}
+        if self._held:
+            self._check_held(self._held)
         self._addresses: list[Address] = []
         if not offline:
             self._addresses = resolve(host, port)
@@ -105,22 +133,40 @@ class ProbeTask:
         """Return an engine for so many probes."""
         return Engine(self._addresses, self._protocol, probes=probes, **self._settings)
 
+    def make_canary(self, *, idle: int, chatting: int, interval: float) -> SessionCanary:
+        """Return a canary that would hold sessions where the probes go. Raises ValueError, in one sentence."""
+        settings: dict[str, Any] = {
+            name: self._settings[name] for name in ("timeout", "source", "tls", "server_name") if name in self._settings
+        }
+        settings.update(idle=idle, chatting=chatting, chat_interval=interval)
+        return SessionCanary(self._addresses, self._protocol, **settings)
+
     def run(self, watch: Watch | None = None) -> dict[str, Any]:
         """Probe; return the evidence and the verdict.
 
         An exception out of a signal handler ends the run: it comes through, and all connections are closed.
         """
         prober = Prober(self.make_engine, watch)
+        held = self._held
+        canary = self.make_canary(**{name: held[name] for name in ("idle", "chatting", "interval")}) if held else None
         began = time.monotonic()
         try:
             if self._args["ready_timeout"]:
                 prober.wait_for_answer(self._args["ready_timeout"])
+            if canary:
+                canary.start()
+            held_since = time.monotonic()
             question, tally, verdict, hopeless = prober.measure(self.question, self._args["settle_timeout"])
+            if canary:
+                time.sleep(max(0.0, held["hold"] - (time.monotonic() - held_since)))
+                sessions = canary.stop()
         except BaseException as error:
+            if canary:
+                canary.stop()
             # It may have come between two lines that make or close a socket, and its traceback would keep that open.
             traceback.clear_frames(error.__traceback__)
             raise
-        return {
+        result = {
             "msg": f"{self.place}: {verdict.reason}"
             + (", nothing answered, so the run ended early" if hopeless else ""),
             "address": prober.address,
@@ -145,6 +191,43 @@ class ProbeTask:
             "trajectory": tally.trajectory.encode(),
             **question._asdict(),
         }
+        if held:
+            self._account(sessions, held["max_sessions_lost"], result)
+        return result
+
+    def _check_held(self, held: Mapping[str, Any]) -> None:
+        try:
+            check_canary(self._protocol, **{name: held[name] for name in ("idle", "chatting", "interval")})
+            if isinstance(held["hold"], bool) or not 0 <= held["hold"] <= LONGEST_HOLD:
+                raise ValueError(
+                    f"hold is {held['hold']!r}; give the seconds to hold the sessions, from 0 to {LONGEST_HOLD}"
+                )
+            most = held["max_sessions_lost"]
+            if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 0):
+                raise ValueError(f"max_sessions_lost is {most!r}; give the number of sessions that may be lost")
+        except ValueError as error:
+            raise ValueError(f"session_canary: {error}") from None
+
+    def _account(self, sessions: list[dict[str, Any]], most: int | None, result: dict[str, Any]) -> None:
+        """Put what became of the held sessions into the result; `most` of them may be lost."""
+        for session in sessions:
+            name = session["destination"]
+            if self._args["protocol"] == "connect" and session["fate"] != "refused":
+                name = CONNECTED
+            # The gateway has seen them too.
+            if name is None:
+                result["unanswered"] += 1
+            else:
+                result["connections"][name] = result["connections"].get(name, 0) + 1
+        fates = Counter(session["fate"] for session in sessions if session["fate"] != "alive")
+        lost = sum(fates.values())
+        result.update(sessions=sessions, sessions_lost=lost)
+        allowed = "" if most is None else f", {most} may be"
+        if lost:
+            told = ", ".join(f"{count} {fate}" for fate, count in fates.most_common())
+            result["msg"] += f"; {lost} of {len(sessions)} held sessions were lost{allowed}: {told}"
+        if most is not None and lost > most:
+            result.update(verdict="fail", passed=False)
 
 
 def _question(args: Mapping[str, Any]) -> Question:
@@ -155,7 +238,7 @@ def _question(args: Mapping[str, Any]) -> Question:
                 "expect goes with replies, and the protocol connect waits for none; leave expect out and judge the "
                 "gateway's own counters with gateway_sessions"
             )
-        expect = {"connected": 100}
+        expect = {CONNECTED: 100}
     elif expect is None:
         raise ValueError(
             "expect is missing; give a mapping of reply word to percent, such as {one: 80, two: 20}, in sum 100"

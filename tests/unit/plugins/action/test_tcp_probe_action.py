@@ -56,10 +56,47 @@ def run(args: dict[str, Any], check_mode: bool = False) -> dict[str, Any]:
     return action.run()
 
 
+LIVES: dict[str, Any] = {
+    "kind": "idle",
+    "destination": "one",
+    "opened": "2026-07-09T14:03:11.204Z",
+    "fate": "alive",
+    "died": None,
+    "lived": 60.0,
+    "exchanges": 2,
+    "detail": "",
+}
+
+
+class FakeCanary:
+    """Has sessions of given fates; keeps what it was made with, and what was done with it."""
+
+    sessions: ClassVar[list[dict[str, Any]]] = []
+    made: ClassVar[dict[str, Any]] = {}
+    done: ClassVar[list[str]] = []
+
+    def __init__(self, addresses: list[Any], _protocol: Any, **settings: Any) -> None:
+        FakeCanary.made = {"addresses": addresses, **settings}
+
+    def start(self) -> None:
+        self.done.append(f"started before probe {FakeEngine.told}")
+
+    def stop(self) -> list[dict[str, Any]]:
+        self.done.append(f"stopped after probe {FakeEngine.told}")
+        return self.sessions
+
+
+@pytest.fixture
+def canary(monkeypatch: pytest.MonkeyPatch) -> type[FakeCanary]:
+    monkeypatch.setattr(_probe_task, "SessionCanary", FakeCanary)
+    FakeCanary.sessions, FakeCanary.made, FakeCanary.done = [LIVES] * 3, {}, []
+    return FakeCanary
+
+
 @pytest.fixture(autouse=True)
 def engine(monkeypatch: pytest.MonkeyPatch) -> type[FakeEngine]:
     monkeypatch.setattr(_probe_task, "Engine", FakeEngine)
-    FakeEngine.plays, FakeEngine.made = RIGHT, {}
+    FakeEngine.plays, FakeEngine.made, FakeEngine.told = RIGHT, {}, 0
     return FakeEngine
 
 
@@ -182,6 +219,68 @@ def test_waits_for_an_answer(engine: type[FakeEngine], monkeypatch: pytest.Monke
     assert pauses == [0.1, 0.2]
 
 
+class TestSessionCanary:
+    def test_it_is_held_while_there_are_probes(self, canary: type[FakeCanary]) -> None:
+        options = {"idle": 1, "chatting": "2", "interval": 0.5}
+        result = run(
+            {**ARGS, "probes": 10, "timeout": 7, "source": "127.0.0.1", "tls": True, "session_canary": options}
+        )
+        assert [address.sockaddr[:2] for address in canary.made.pop("addresses")] == [("192.0.2.1", 31400)]
+        assert canary.made.pop("tls").verify_mode == ssl.CERT_REQUIRED
+        expected = {"idle": 1, "chatting": 2, "chat_interval": 0.5, "timeout": 7.0, "source": "127.0.0.1"}
+        assert canary.made == {**expected, "server_name": "192.0.2.1"}
+        assert canary.done == ["started before probe 0", "stopped after probe 10"]
+        assert (result["sessions"], result["sessions_lost"], result["passed"]) == ([LIVES] * 3, 0, True)
+        assert result["msg"].endswith("(seen in 10 probes: one 8, two 2)")
+        # They are no evidence, but the gateway has seen them.
+        assert (result["counts"], result["connections"]) == ({"one": 8, "two": 2}, {"one": 11, "two": 2})
+
+    def test_its_defaults(self, canary: type[FakeCanary]) -> None:
+        run({**ARGS, "probes": 10, "session_canary": {}})
+        assert (canary.made["idle"], canary.made["chatting"], canary.made["chat_interval"]) == (5, 5, 1.0)
+
+    @pytest.mark.parametrize(("most", "passed"), [(None, True), (3, True), (2, False), (0, False)])
+    def test_lost_sessions_are_told(self, most: int | None, passed: bool, canary: type[FakeCanary]) -> None:
+        closed, reset = {**LIVES, "fate": "closed"}, {**LIVES, "fate": "reset", "destination": "two"}
+        canary.sessions = [reset, LIVES, closed, closed, {**LIVES, "destination": None}]
+        result = run({**ARGS, "probes": 10, "session_canary": {} if most is None else {"max_sessions_lost": most}})
+        assert (result["sessions_lost"], result["passed"], result["failed"]) == (3, passed, not passed)
+        assert result["verdict"] == ("pass" if passed else "fail")
+        assert (result["connections"], result["unanswered"]) == ({"one": 11, "two": 3}, 1)
+        allowed = "" if most is None else f", {most} may be"
+        assert result["msg"].endswith(f"; 3 of 5 held sessions were lost{allowed}: 2 closed, 1 reset")
+
+    def test_connections_alone(self, canary: type[FakeCanary], engine: type[FakeEngine]) -> None:
+        engine.plays = [("", "connected", 0.01)] * 20
+        canary.sessions = [{**LIVES, "destination": None, "fate": fate} for fate in ("alive", "reset", "refused")]
+        args = {name: value for name, value in ARGS.items() if name != "expect"} | {"protocol": "connect", "probes": 20}
+        result = run({**args, "session_canary": {"chatting": 0}})
+        assert (result["connections"], result["unanswered"]) == ({"connected": 22}, 1)
+
+    def test_hold(self, canary: type[FakeCanary], monkeypatch: pytest.MonkeyPatch) -> None:
+        pauses: list[float] = []
+        monkeypatch.setattr(_probe_task.time, "sleep", pauses.append)
+        run({**ARGS, "probes": 10, "session_canary": {"hold": 60}})
+        assert 30 < pauses.pop() <= 60
+        run({**ARGS, "probes": 10, "session_canary": {}})
+        assert pauses == [0]
+
+    def test_it_waits_until_there_is_somebody_to_answer(self, canary: type[FakeCanary]) -> None:
+        run({**ARGS, "probes": 10, "ready_timeout": 5, "session_canary": {}})
+        assert canary.done[0] == "started before probe 1"
+
+    def test_it_ends_with_the_task_whatever_ends_that(
+        self, canary: type[FakeCanary], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupt(*_args: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Prober, "measure", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run({**ARGS, "session_canary": {}})
+        assert [done.split()[0] for done in canary.done] == ["started", "stopped"]
+
+
 def test_percentages_that_older_templates_made_strings() -> None:
     result = run({**ARGS, "expect": {"one": "80", "two": "20.0"}, "probes": 10})
     assert result["expect"] == {"one": 80, "two": 20.0}
@@ -249,6 +348,24 @@ def test_check_mode_skips_but_still_refuses(engine: type[FakeEngine]) -> None:
         ({"payload": "x" * 4096}, "payload has 4097 bytes; at most 4096 are sent, shorten it"),
         ({"port": "http"}, "argument 'port' is of type str and we were unable to convert to int"),
         ({"prots": 1}, "Unsupported parameters for"),
+        (
+            {"session_canary": {"idle": -1}},
+            "session_canary: idle is -1; give the number of sessions to hold, 0 for none",
+        ),
+        ({"session_canary": {"idle": 200}}, "session_canary: idle and chatting make 205 sessions to hold; give from 1"),
+        ({"session_canary": {"interval": True}}, "session_canary: interval is True; give the seconds between two"),
+        (
+            {"session_canary": {"hold": True}},
+            "session_canary: hold is True; give the seconds to hold the sessions, from",
+        ),
+        ({"session_canary": {"hold": 1e12}}, "session_canary: hold is 1000000000000.0; give the seconds to hold the"),
+        ({"session_canary": {"max_sessions_lost": -1}}, "session_canary: max_sessions_lost is -1; give the number of"),
+        ({"session_canary": {"max_sessions_lost": True}}, "session_canary: max_sessions_lost is True; give the number"),
+        (
+            {"session_canary": {}, "protocol": "banner"},
+            "session_canary: chatting is 5, and the protocol has nothing to",
+        ),
+        ({"session_canary": {"idel": 1}}, "Unsupported parameters for"),
     ],
 )
 def test_refused(args: dict[str, Any], message: str, engine: type[FakeEngine]) -> None:
@@ -260,12 +377,25 @@ def test_refused(args: dict[str, Any], message: str, engine: type[FakeEngine]) -
     assert not engine.made
 
 
-def test_documentation_agrees() -> None:
-    options = yaml.safe_load(documentation.DOCUMENTATION)["options"]
-    plain = {
-        name: {key: value for key, value in option.items() if key != "description"} for name, option in options.items()
+def specified(options: dict[str, Any]) -> dict[str, Any]:
+    """An argument spec, as the options in the documentation have it."""
+    names = {"suboptions": "options"}
+    return {
+        name: {
+            names.get(key, key): specified(value) if key == "suboptions" else value
+            for key, value in option.items()
+            if key != "description"
+        }
+        for name, option in options.items()
     }
-    assert plain == _probe_task.OPTIONS
-    result = run({**ARGS, "probes": 10})
-    assert set(yaml.safe_load(documentation.RETURN)) == set(result) - {"changed", "failed"}
+
+
+def test_documentation_agrees(canary: type[FakeCanary]) -> None:
+    assert specified(yaml.safe_load(documentation.DOCUMENTATION)["options"]) == _probe_task.OPTIONS
+    returned = yaml.safe_load(documentation.RETURN)
+    result = run({**ARGS, "probes": 10, "session_canary": {}})
+    assert set(returned) == set(result) - {"changed", "failed"}
+    assert set(returned["sessions"]["contains"]) == set(LIVES)
+    assert [set(session) for session in returned["sessions"]["sample"]] == [set(LIVES)] * 2
     json.dumps(result)
+    assert {"sessions", "sessions_lost"} == set(result) - set(run({**ARGS, "probes": 10}))
