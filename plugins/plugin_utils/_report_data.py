@@ -164,6 +164,19 @@ _REPORT = _record(
     address=_text,
     ingress=_record(host=_text, port=_number, source=_text, reason=_text),
     trajectory=_trajectory,
+    sessions=_sequence(
+        _record(
+            kind=_text,
+            destination=_text,
+            opened=_text,
+            fate=_text,
+            died=_text,
+            lived=_number,
+            exchanges=_number,
+            detail=_text,
+        )
+    ),
+    sessions_lost=_number,
     convergence=_record(
         state=_text,
         reason=_text,
@@ -249,6 +262,42 @@ def destinations(data: Mapping[str, Any]) -> list[Destination]:
             standing = "open"
         rows.append(Destination(word, expected, replies, share, interval, standing))
     return rows
+
+
+class Held(NamedTuple):
+    """Held sessions that had the same fate: how many, when they died (the first and the last), and how long they lived.
+
+    died is None where nobody knows, lived is in seconds from the shortest to the longest.
+    """
+
+    kind: str
+    destination: str | None
+    fate: str
+    detail: str
+    number: int
+    died: tuple[str, str] | None
+    lived: tuple[float, float] | None
+
+
+def held_sessions(data: Mapping[str, Any]) -> list[Held]:
+    """Return the held sessions in groups, those that live last."""
+    groups: dict[tuple[str, str | None, str, str], list[Mapping[str, Any]]] = {}
+    for session in data.get("sessions") or []:
+        kind, fate, detail = (session.get(key) or "" for key in ("kind", "fate", "detail"))
+        groups.setdefault((kind, session.get("destination"), fate, detail), []).append(session)
+    rows = []
+    for key, sessions in groups.items():
+        died = [session["died"] for session in sessions if session.get("died")]
+        lived = [session["lived"] for session in sessions if session.get("lived") is not None]
+        rows.append(
+            Held(
+                *key,
+                len(sessions),
+                (min(died), max(died)) if died else None,
+                (min(lived), max(lived)) if lived else None,
+            )
+        )
+    return sorted(rows, key=lambda row: row.fate == "alive")
 
 
 def allowed(expected: float, tolerance: float | None) -> str:

@@ -23,6 +23,7 @@ from ansible_collections.trafficshift.istio.plugins.plugin_utils._report_data im
     error_count,
     error_rates,
     gateway_verdict,
+    held_sessions,
     lagging,
     percent,
     probe_count,
@@ -172,6 +173,7 @@ def to_html(data: Mapping[str, Any]) -> str:
     _errors(main, data)
     _convergence(main, data)
     _gateway(main, data)
+    _held(main, data)
     _latency(main, data)
     _judged(main, data)
     _about(main, data)
@@ -369,6 +371,32 @@ def _gateway(main: Element, data: Mapping[str, Any]) -> None:
         add(main, "p", " ".join(notes), class_="note")
 
 
+def _held(main: Element, data: Mapping[str, Any]) -> None:
+    rows = held_sessions(data)
+    if not rows:
+        return
+    add(main, "h2", "Held sessions")
+    lost, held = data.get("sessions_lost") or 0, sum(row.number for row in rows)
+    told = f"{lost} of {held} were lost." if lost else f"All {held} lived to the end."
+    add(main, "p", told, class_="fail" if lost else "")
+    _table(
+        main,
+        ("Sessions", "Destination", "Number", "Fate", "Lived", "Ended"),
+        [
+            (
+                row.kind or NONE,
+                row.destination or NONE,
+                f"{row.number:,}",
+                (f"{row.fate}, {row.detail}" if row.detail else row.fate, "pass" if row.fate == "alive" else "fail"),
+                _range([_seconds(lived) for lived in row.lived or ()]),
+                _range([_moment(died) for died in row.died or ()]),
+            )
+            for row in rows
+        ],
+        (2,),
+    )
+
+
 def _latency(main: Element, data: Mapping[str, Any]) -> None:
     latency = {name: value for name, value in _part(data, "latency").items() if value is not None}
     if latency:
@@ -458,6 +486,10 @@ def _seconds(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value * 1000:.3g} ms" if value < 1 else f"{value:,.1f} s"
+
+
+def _range(ends: Sequence[str]) -> str:
+    return f"{ends[0]} to {ends[-1]}" if len({*ends}) > 1 else ends[0] if ends else NONE
 
 
 def _span(interval: Sequence[float] | None) -> str:

@@ -87,13 +87,22 @@ GATEWAY = {
         for name in REPLICAS
     ],
 }
+SESSIONS = [
+    {"kind": kind, "destination": destination, "fate": fate, "died": died, "lived": lived, "detail": detail}
+    for kind, destination, fate, died, lived, detail in (
+        *[("idle", "one", "alive", None, 120.0, "")] * 8,
+        ("idle", "two", "closed", "2026-07-09T14:03:56.480Z", 45.276, ""),
+        ("idle", "two", "closed", "2026-07-09T14:03:56.301Z", 45.097, ""),
+        ("chatting", "two", "garbled", "2026-07-09T14:03:13.000Z", 1.796, "unexpected reply three"),
+    )
+]
 SCRIPT = "<script>window.hacked=1</script><img/src=x/onerror=window.hacked=1>"
 LONG = "x" * 300
 EIGHT = {"alpha": 30, "beta": 20, "gamma": 10, "delta": 10, "epsilon": 10, "zeta": 10, "eta": 5, "theta": 5}
 
 RESULTS: dict[str, dict[str, Any]] = {
     "pass": verified({"one": 80, "two": 20}, {"one": 80, "two": 20}, 1950, 8),
-    "fail": verified({"one": 80, "two": 20}, {"one": 60, "two": 40}, 600, 3),
+    "fail": verified({"one": 80, "two": 20}, {"one": 60, "two": 40}, 600, 3, sessions=SESSIONS, sessions_lost=3),
     "inconclusive": verified({"one": 80, "two": 20}, {"one": 75.5, "two": 24.5}, 5000, 3),
     "exact": verified({"one": 100, "two": 0}, {"one": 1}, 350, 1),
     "eight": verified(EIGHT, EIGHT, 4000, 3),
@@ -121,6 +130,7 @@ RESULTS: dict[str, dict[str, Any]] = {
         msg=SCRIPT + LONG,
         unexpected={LONG: 1, SCRIPT: 2},
         address=LONG,
+        sessions=[{"kind": LONG, "destination": SCRIPT, "fate": LONG, "died": LONG, "lived": 10**14, "detail": LONG}],
         weights={SCRIPT: 80, LONG: 20},
         convergence={
             "state": SCRIPT,

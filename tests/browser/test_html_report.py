@@ -103,6 +103,17 @@ def test_nothing_is_wider_than_the_screen(name: str, width: int, browser: Chrome
     assert spilt == []
 
 
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_lost_sessions_are_seen(width: int, browser: Chrome, reports: dict[str, str]) -> None:
+    show(browser, reports["fail"], width)
+    table = browser.find_element(By.XPATH, "//h2[.='Held sessions']/following-sibling::table[1]")
+    lost, alive = (table.find_elements(By.CSS_SELECTOR, f"td.{mood}") for mood in ("fail", "pass"))
+    assert [cell.text.split("\n")[-1] for cell in lost] == ["closed", "garbled, unexpected reply three"]
+    assert [cell.text.split("\n")[-1] for cell in alive] == ["alive"]
+    assert all(cell.is_displayed() for cell in (*lost, *alive))
+    assert lost[0].value_of_css_property("color") != alive[0].value_of_css_property("color")
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if "trajectory" in RESULTS[name]])
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_the_plots_are_whole_and_legible(name: str, width: int, browser: Chrome, reports: dict[str, str]) -> None:

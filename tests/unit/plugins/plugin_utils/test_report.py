@@ -34,6 +34,7 @@ from ansible_collections.trafficshift.istio.plugins.plugin_utils._report_data im
     allowed,
     destinations,
     error_rates,
+    held_sessions,
     percent,
     report_data,
 )
@@ -127,6 +128,28 @@ ERRORS_ONLY = {
     "error_details": {"refused": "Connection refused", "unexpected": "three"},
     "unexpected": {"three": 1},
 }
+
+
+SESSIONS = [
+    {
+        "kind": kind,
+        "destination": destination,
+        "opened": "2026-07-09T14:03:11.204Z",
+        "fate": fate,
+        "died": died,
+        "lived": lived,
+        "exchanges": 1,
+        "detail": detail,
+    }
+    for kind, destination, fate, died, lived, detail in (
+        ("idle", "one", "alive", None, 120.04, ""),
+        ("idle", "one", "alive", None, 120.06, ""),
+        ("idle", "one", "closed", "2026-07-09T14:03:56.480Z", 45.276, ""),
+        ("idle", "one", "closed", "2026-07-09T14:03:56.301Z", 45.097, ""),
+        ("chatting", "two", "garbled", "2026-07-09T14:03:13.000Z", 1.796, "a reply of one"),
+        ("chatting", None, "refused", "2026-07-09T14:03:11.205Z", 0.001, "Connection refused"),
+    )
+]
 
 
 def test_everything_that_is_known_gets_in_and_nothing_else() -> None:
@@ -585,6 +608,7 @@ def test_nothing_of_a_result_is_markup() -> None:
             "trajectory": tally.trajectory.encode(),
             "convergence": {"state": evil, "reason": evil, "replicas": [{"name": evil, "error": evil}]},
             "weights": {evil: 80},
+            "sessions": [{**SESSIONS[0], "kind": evil, "destination": evil, "fate": evil, "detail": evil}],
             "versions": {"ansible": evil},
         }
     )
@@ -614,6 +638,38 @@ def test_a_page_without_what_is_missing(result: dict[str, Any], verdict: str, mi
     assert missing not in found.all("h2")
     if result.get("msg"):
         assert result["msg"] in found.text.replace("\n", "")
+
+
+def test_held_sessions_are_told() -> None:
+    data = report_data(verified(sessions=SESSIONS, sessions_lost=4))
+    assert data["sessions"] == SESSIONS, "as they are"
+    assert [(row.kind, row.fate, row.number, row.lived) for row in held_sessions(data)] == [
+        ("idle", "closed", 2, (45.097, 45.276)),
+        ("chatting", "garbled", 1, (1.796, 1.796)),
+        ("chatting", "refused", 1, (0.001, 0.001)),
+        ("idle", "alive", 2, (120.04, 120.06)),
+    ]
+    found = Page(to_html(data))
+    assert "4 of 6 were lost." in found.all("p")
+    cells = found.all("td")
+    start = cells.index("one", cells.index("closed") - 2)
+    assert cells[start : start + 5] == [
+        "one",
+        "2",
+        "closed",
+        "45.1 s to 45.3 s",
+        "2026-07-09 14:03:56.301 UTC to 2026-07-09 14:03:56.480 UTC",
+    ]
+    assert "garbled, a reply of one" in cells
+    assert "refused, Connection refused" in cells
+    alive = cells.index("alive")
+    assert cells[alive - 2 : alive + 3] == ["one", "2", "alive", "120.0 s to 120.1 s", "\u2013"]
+
+
+def test_held_sessions_that_all_live() -> None:
+    found = page(verified(sessions=SESSIONS[:2], sessions_lost=0))
+    assert "All 2 lived to the end." in found.all("p")
+    assert "Held sessions" not in page(verified(sessions=[], sessions_lost=0)).all("h2")
 
 
 def test_the_page_of_errors() -> None:
@@ -776,6 +832,8 @@ results = st.fixed_dictionaries(
         "intervals": st.dictionaries(st.sampled_from(["one", "two"]), st.tuples(st.floats(), st.floats())),
         "errors": counts | rubbish,
         "trajectory": trajectories | rubbish,
+        "sessions": st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(SESSIONS[0], rubbish)), max_size=5),
+        "sessions_lost": rubbish,
         "error_rates": st.dictionaries(st.sampled_from(["false_pass", "false_fail", "edge"]), st.floats(0, 1)),
         "convergence": st.fixed_dictionaries(
             {},
