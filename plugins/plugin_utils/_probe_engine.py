@@ -32,6 +32,8 @@ DETAIL_LIMIT = 120  # characters of what TLS says about an error
 WINDOW = 16384  # probes launched ahead of the oldest unfinished one; bounds what waits for its turn in launch order
 KNOWN = 64  # replies that are remembered with what they mean: most are like one before
 BATCH = 256  # events taken at once
+LINGER = 1.0  # seconds for the other side to end a connection that needs no reply
+MANY_READS = 8  # of what such a connection is told all the same, before it is closed in the middle of that
 LONGEST_WAIT = 3600.0  # seconds; epoll takes no more than some weeks
 
 _KINDS = {
@@ -182,7 +184,8 @@ class Engine:
     """Runs probes against an address; see outcomes().
 
     A probe is: a new connection, the payload, the reply, an ordinary close (FIN, as real clients do: a reset would be
-    counted as an error by proxies on the way). One deadline covers all of it, however the other side dawdles.
+    counted as an error by proxies on the way). Where no reply is needed, the other side's end is waited for, LINGER
+    seconds at most. One deadline covers all of it, however the other side dawdles.
     """
 
     def __init__(
@@ -234,6 +237,7 @@ class Engine:
         self._unsent: set[int] = set()  # still connecting
         self._partial: dict[int, bytes] = {}  # the beginning of a reply that came in pieces
         self._sessions: dict[int, TlsSession] = {}  # with TLS only
+        self._ended: dict[int, Outcome] = {}  # what connections came to that only the other side has yet to end
         self._known: dict[bytes, tuple[str, str]] = {}
         self._done: dict[int, Outcome] = {}  # finished, waiting for earlier probes
 
@@ -411,16 +415,22 @@ class Engine:
         self._fail(fd, _kind(code), os.strerror(code or 0))
 
     def _advance_silently(self, fd: int, events: int) -> None:
-        """Finish a connection that came about, for a protocol that needs no more."""
+        """End a connection that came about, for a protocol that needs no more."""
+        if fd in self._ended:
+            self._linger(fd)
+            return
         flight = self._flying[fd]
         try:
             if self._content is not None and self._arrived(fd, flight, events):
-                self._finish(fd, flight, self._content)
+                self._end(fd, flight, self._content)
         except OSError as error:
             self._fail(fd, _kind(error.errno), os.strerror(error.errno or 0))
 
     def _advance_tls(self, fd: int, events: int) -> None:
         """Go on with a TLS connection that has news: pass bytes between its socket and its session."""
+        if fd in self._ended:
+            self._linger(fd)
+            return
         flight = self._flying[fd]
         sock = flight[1]
         try:
@@ -502,10 +512,42 @@ class Engine:
             session.tls.unwrap()
         with contextlib.suppress(OSError):
             session.flush(flight[1])
-        self._finish(fd, flight, verdict)
+        if verdict == self._content:
+            self._end(fd, flight, verdict)
+        else:
+            self._finish(fd, flight, verdict)
+
+    def _end(self, fd: int, flight: Flight, verdict: tuple[str, str]) -> None:
+        """End this side of a connection that needs no reply, note what it came to, and linger.
+
+        A system lets connections in faster than a proxy can serve them: if the next one began now, `concurrency` would
+        bound nothing, and everybody else would queue behind all those that this side is done with.
+        """
+        now = self._clock()
+        ends = min(flight[3], now + LINGER)
+        self._ended[fd] = (*verdict, now - flight[2])
+        self._flying[fd] = (*flight[:3], ends, *flight[4:])
+        self._check = min(self._check, ends)
+        with contextlib.suppress(OSError):
+            flight[1].shutdown(socket.SHUT_WR)
+        self._linger(fd)
+
+    def _linger(self, fd: int) -> None:
+        """Finish a connection that this side has ended if the other side has ended it too, or talks on and on."""
+        flight = self._flying[fd]
+        try:
+            for _each in range(MANY_READS):
+                if not flight[1].recv(REPLY_LIMIT):
+                    break
+        except BlockingIOError:
+            return
+        except OSError:
+            pass  # it came about, which is all that counts
+        self._finish(fd, flight, self._ended[fd][:2])
 
     def _finish(self, fd: int, flight: Flight, verdict: tuple[str, str]) -> None:
-        self._done[flight[0]] = (verdict[0], verdict[1], self._clock() - flight[2])
+        timed = (*verdict, self._clock() - flight[2])
+        self._done[flight[0]] = self._ended.pop(fd, timed)  # what was noted stands, however long the end took
         del self._flying[fd]
         if self._partial:
             self._partial.pop(fd, None)

@@ -41,6 +41,7 @@ V4 = Address(socket.AF_INET, ("192.0.2.1", 9000))
 V6 = Address(socket.AF_INET6, ("2001:db8::1", 9000, 0, 0))
 OVERSIZE = ("oversize", "no newline in the first 8192 bytes of the reply")
 ONE: Script = [(0.01, b""), (0.01, b"one hello\n")]
+CONNECT = make_protocol("connect", [], None, None)
 
 
 class FakeSocket:
@@ -50,6 +51,7 @@ class FakeSocket:
         self.began = 0.0
         self.sent = b""
         self.closed = False
+        self.shut: int | None = None
         self.read = 0  # steps of the script that recv has handed out
 
     def fileno(self) -> int:
@@ -91,6 +93,9 @@ class FakeSocket:
                 raise OSError(what, os.strerror(what))
             return what or b""
         raise BlockingIOError(errno.EAGAIN, "nothing there")
+
+    def shutdown(self, how: int) -> None:
+        self.shut = how
 
     def close(self) -> None:
         self.closed = True
@@ -334,6 +339,37 @@ class TestRun:
         assert [kind for kind, _text, _seconds in outcomes] == [""] * 20
         assert not net.interest, "told when a socket is closed"
 
+    @pytest.mark.parametrize("linux", [True, False])
+    @pytest.mark.parametrize(
+        ("rest", "over"),
+        [
+            ([(0.3, None)], 0.4),
+            ([(0.2, b"welcome\n"), (0.1, None)], 0.4),
+            ([(0.3, errno.ECONNRESET)], 0.4),
+            ([(0.3, b"x")] * 9, 1.1),
+            ([(0.1, b"x")] + [(0.0, b"x")] * 20, 0.2),
+            ([], 1.1),
+        ],
+    )
+    def test_what_needs_no_reply_is_over_when_the_other_side_has_ended_it(
+        self, rest: Script, over: float, linux: bool
+    ) -> None:
+        """Or after a second: proxies let more connections in than they serve at a time."""
+        script: Script = [(0.1, b""), *rest]
+        outcomes, net, _engine = run(
+            lambda *_: script, net=FakeNet(lambda *_: script, linux=linux), protocol=CONNECT, probes=6, concurrency=2
+        )
+        assert outcomes == [("", "connected", pytest.approx(0.1))] * 6
+        starts = [at - 1000.0 for at, _host in net.connects]
+        assert starts == pytest.approx([0.0, 0.0, over, over, 2 * over, 2 * over])
+        assert {sock.shut for sock in net.made} == {socket.SHUT_WR}
+        assert not net.open
+
+    def test_the_deadline_covers_the_other_side_s_end(self) -> None:
+        outcomes, net, _engine = run(lambda *_: [(0.1, b"")], protocol=CONNECT, probes=2, timeout=0.5)
+        assert outcomes == [("", "connected", pytest.approx(0.1))] * 2
+        assert net.now - 1000.0 == pytest.approx(1.0)
+
     def test_news_before_the_connection_is_there_is_no_connection(self) -> None:
         class Hasty(FakeNet):
             def poll(self, timeout: float, _maxevents: int) -> list[tuple[int, int]]:
@@ -344,7 +380,7 @@ class TestRun:
                 return [(fd, READ) for fd in self.open]
 
         net = Hasty(lambda *_: [(0.1, errno.ECONNREFUSED)])
-        outcomes, _net, _engine = run(net.peer, net=net, protocol=make_protocol("connect", [], None, None))
+        outcomes, _net, _engine = run(net.peer, net=net, protocol=CONNECT)
         assert [kind for kind, _text, _seconds in outcomes] == ["refused"]
 
     def test_memory_stays_flat(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from ansible_collections.trafficshift.istio.plugins.plugin_utils import _probe_engine as engine_module
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_engine import Engine, Net, resolve
-from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_protocols import LineEcho
+from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_protocols import LineEcho, make_protocol
 from servers import LONG, PortableNet, WatchedNet, echo, eventually, hang, probe, server
 
 NETS = pytest.mark.parametrize("net", [Net, PortableNet])
@@ -85,6 +85,18 @@ def test_connections_end_in_an_ordinary_close() -> None:
         assert probe(port, probes=20) == [("", "one")] * 20
         assert eventually(lambda: len(ends) == 20)
     assert ends == [b""] * 20
+
+
+@NETS
+@pytest.mark.parametrize("concurrency", [20, 60])
+def test_the_other_side_s_end_is_seen(net: type[Net], concurrency: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not waited for in vain, with either way of waiting."""
+    monkeypatch.setattr(engine_module, "LINGER", LONG)
+    monkeypatch.setattr(Engine, "_expire", lambda *_: pytest.fail("it was not seen"))
+    protocol = make_protocol("connect", [], None, None)
+    with server(hang) as port:
+        outcomes = probe(port, protocol=protocol, probes=100, concurrency=concurrency, net=net())
+    assert outcomes == [("", "connected")] * 100
 
 
 def test_stop() -> None:

@@ -12,13 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.trafficshift.istio.plugins.plugin_utils import _probe_engine as engine_module
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_engine import Address, Engine, tls_context
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_protocols import (
     PAYLOAD_LIMIT,
     LineEcho,
     make_protocol,
 )
-from servers import Certificates, CountingSocket, PortableNet, WatchedNet, echo, eventually, hang, probe, say, server
+from servers import (
+    LONG,
+    Certificates,
+    CountingSocket,
+    PortableNet,
+    WatchedNet,
+    echo,
+    eventually,
+    hang,
+    probe,
+    say,
+    server,
+)
 
 NETS = pytest.mark.parametrize("net", [WatchedNet, PortableNet])
 HERE = [Address(socket.AF_INET, ("127.0.0.1", 9))]
@@ -129,6 +142,26 @@ def test_the_connection_is_ended_in_tls_too(certificates: Certificates, trusted:
         assert probe(port, probes=20, **certificates.client()) == [("", "one")] * 20
         assert eventually(lambda: len(ends) == 20)
     assert ends == ["in order"] * 20
+
+
+@NETS
+@pytest.mark.parametrize("concurrency", [20, 60])
+def test_the_other_side_s_end_is_seen(
+    net: type[WatchedNet],
+    concurrency: int,
+    monkeypatch: pytest.MonkeyPatch,
+    certificates: Certificates,
+    trusted: ssl.SSLContext,
+) -> None:
+    """Not waited for in vain, with either way of waiting."""
+    monkeypatch.setattr(engine_module, "LINGER", LONG)
+    monkeypatch.setattr(Engine, "_expire", lambda *_: pytest.fail("it was not seen"))
+    protocol = make_protocol("connect", [], None, None)
+    with server(hang, tls=trusted) as port:
+        outcomes = probe(
+            port, protocol=protocol, probes=100, concurrency=concurrency, net=net(), **certificates.client()
+        )
+    assert outcomes == [("", "connected")] * 100
 
 
 def test_context(certificates: Certificates) -> None:
