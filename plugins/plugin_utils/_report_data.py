@@ -267,24 +267,25 @@ def destinations(data: Mapping[str, Any]) -> list[Destination]:
 class Held(NamedTuple):
     """Held sessions that had the same fate: how many, when they died (the first and the last), and how long they lived.
 
-    died is None where nobody knows, lived is in seconds from the shortest to the longest.
+    detail is what the first of them has to say that has something to say; died is None where nobody knows, lived is in
+    seconds from the shortest to the longest.
     """
 
     kind: str
     destination: str | None
     fate: str
-    detail: str
     number: int
     died: tuple[str, str] | None
     lived: tuple[float, float] | None
+    detail: str
 
 
 def held_sessions(data: Mapping[str, Any]) -> list[Held]:
     """Return the held sessions in groups, those that live last."""
-    groups: dict[tuple[str, str | None, str, str], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, str | None, str], list[Mapping[str, Any]]] = {}
     for session in data.get("sessions") or []:
-        kind, fate, detail = (session.get(key) or "" for key in ("kind", "fate", "detail"))
-        groups.setdefault((kind, session.get("destination"), fate, detail), []).append(session)
+        key = (session.get("kind") or "", session.get("destination"), session.get("fate") or "")
+        groups.setdefault(key, []).append(session)
     rows = []
     for key, sessions in groups.items():
         died = [session["died"] for session in sessions if session.get("died")]
@@ -295,6 +296,7 @@ def held_sessions(data: Mapping[str, Any]) -> list[Held]:
                 len(sessions),
                 (min(died), max(died)) if died else None,
                 (min(lived), max(lived)) if lived else None,
+                next((session["detail"] for session in sessions if session.get("detail")), ""),
             )
         )
     return sorted(rows, key=lambda row: row.fate == "alive")

@@ -381,20 +381,23 @@ def _held(main: Element, data: Mapping[str, Any]) -> None:
     add(main, "p", told, class_="fail" if lost else "")
     _table(
         main,
-        ("Sessions", "Destination", "Number", "Fate", "Lived", "Ended"),
+        ("Kind", "Destination", "Number", "Fate", "Lived", "Ended (UTC)"),
         [
             (
                 row.kind or NONE,
                 row.destination or NONE,
                 f"{row.number:,}",
-                (f"{row.fate}, {row.detail}" if row.detail else row.fate, "pass" if row.fate == "alive" else "fail"),
-                _range([_seconds(lived) for lived in row.lived or ()]),
-                _range([_moment(died) for died in row.died or ()]),
+                (row.fate or NONE, "pass" if row.fate == "alive" else "fail"),
+                _range([f"{lived:,.1f}" for lived in row.lived or ()], " s"),
+                _range([died.partition("T")[2].rstrip("Z") or died for died in row.died or ()]),
             )
             for row in rows
         ],
         (2,),
     )
+    details = {row.fate: row.detail for row in reversed(rows) if row.detail}
+    if details:
+        add(main, "p", "; ".join(f"{fate}: {detail}" for fate, detail in details.items()), class_="note")
 
 
 def _latency(main: Element, data: Mapping[str, Any]) -> None:
@@ -488,8 +491,8 @@ def _seconds(value: float | None) -> str:
     return f"{value * 1000:.3g} ms" if value < 1 else f"{value:,.1f} s"
 
 
-def _range(ends: Sequence[str]) -> str:
-    return f"{ends[0]} to {ends[-1]}" if len({*ends}) > 1 else ends[0] if ends else NONE
+def _range(ends: Sequence[str], unit: str = "") -> str:
+    return " \u2013 ".join(dict.fromkeys(ends)) + unit if ends else NONE
 
 
 def _span(interval: Sequence[float] | None) -> str:

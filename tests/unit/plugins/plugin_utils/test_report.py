@@ -643,6 +643,7 @@ def test_a_page_without_what_is_missing(result: dict[str, Any], verdict: str, mi
 def test_held_sessions_are_told() -> None:
     data = report_data(verified(sessions=SESSIONS, sessions_lost=4))
     assert data["sessions"] == SESSIONS, "as they are"
+    assert [row.detail for row in held_sessions(data)] == ["", "a reply of one", "Connection refused", ""]
     assert [(row.kind, row.fate, row.number, row.lived) for row in held_sessions(data)] == [
         ("idle", "closed", 2, (45.097, 45.276)),
         ("chatting", "garbled", 1, (1.796, 1.796)),
@@ -657,13 +658,12 @@ def test_held_sessions_are_told() -> None:
         "one",
         "2",
         "closed",
-        "45.1 s to 45.3 s",
-        "2026-07-09 14:03:56.301 UTC to 2026-07-09 14:03:56.480 UTC",
+        "45.1 \u2013 45.3 s",
+        "14:03:56.301 \u2013 14:03:56.480",
     ]
-    assert "garbled, a reply of one" in cells
-    assert "refused, Connection refused" in cells
+    assert "refused: Connection refused; garbled: a reply of one" in found.all("p")
     alive = cells.index("alive")
-    assert cells[alive - 2 : alive + 3] == ["one", "2", "alive", "120.0 s to 120.1 s", "\u2013"]
+    assert cells[alive - 2 : alive + 3] == ["one", "2", "alive", "120.0 \u2013 120.1 s", "\u2013"]
 
 
 def test_held_sessions_that_all_live() -> None:
