@@ -44,6 +44,7 @@ HOPS = (
     "gateway_port",
     "gateway_selector",
     "listener",
+    "drain",
     "subsets",
     "destination_rule",
     "endpoints",
@@ -78,6 +79,7 @@ class Hop(NamedTuple):
     ok: bool | None
     saw: str
     fix: str = ""
+    facts: Mapping[str, Any] = {}  # what else was found, by the name that it has in a result
 
     @property
     def message(self) -> str:
@@ -85,7 +87,7 @@ class Hop(NamedTuple):
 
     def result(self) -> dict[str, Any]:
         """Return the hop as a module returns it."""
-        return {**self._asdict(), "message": self.message}
+        return {"hop": self.hop, "ok": self.ok, "saw": self.saw, "fix": self.fix, "message": self.message}
 
 
 def check_rights(refused: Mapping[str, Sequence[str]], namespace: str) -> Hop:
@@ -291,6 +293,44 @@ def check_listener(
         why = f"refused a newer one ({behind.error.rstrip('.')})" if behind.error else "does not use a newer one yet"
         return Hop("listener", True, f"{saw}, but {behind.name} {why}", "look at istioctl proxy-status if this stays")
     return Hop("listener", True, saw)
+
+
+def check_drain(seconds: Mapping[str, float], silent: Mapping[str, str], wanted: int) -> Hop:
+    """Whether each gateway replica has the drain time that is wanted, in seconds; 0 takes any.
+
+    `seconds` is the drain time in force by replica, `silent` why others could not be asked.
+    """
+    facts = {"drain_seconds": dict(seconds)}
+    other = next((name for name, drain in seconds.items() if wanted and drain != wanted), None)
+    if other:
+        return Hop(
+            "drain",
+            False,
+            f"The gateway replica {other} has drain {seconds[other]:g} s, not {wanted} s",
+            "set istio_gateway_drain_duration of the istio role, or give the gateway's pod template the annotation "
+            f"proxy.istio.io/config with drainDuration: {wanted}s in it, which starts its pods anew",
+            facts,
+        )
+    for name, why in silent.items():
+        saw = f"gateway replica {name} could not be asked ({why.rstrip('.')})"
+        if wanted:
+            return Hop("drain", False, f"The {saw}", "look at the gateway's pods", facts)
+        return Hop("drain", None, f"Not checked, as the {saw}", facts=facts)
+    if not seconds:
+        return Hop("drain", None, "Not checked, as no gateway pod is ready", facts=facts)
+    if len(set(seconds.values())) > 1:
+        each = _names(f"{name} {drain:g} s" for name, drain in seconds.items())
+        return Hop(
+            "drain",
+            True,
+            f"The gateway replicas have different drain times ({each})",
+            "wait until the gateway's Deployment is rolled out",
+            facts,
+        )
+    number = f"All {len(seconds)} gateway replicas have" if len(seconds) > 1 else "The only gateway replica has"
+    drain = next(iter(seconds.values()))
+    saw = f"{number} drain {drain:g} s, the time from a change of the route until it cuts sessions"
+    return Hop("drain", True, saw, facts=facts)
 
 
 def _why_no_listener(

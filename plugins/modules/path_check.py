@@ -20,6 +20,8 @@ description:
   - C(gateway_selector) is a ready gateway pod that has the labels and gets the Service's connections.
   - C(listener) is a route on the port to the Service, in the own configuration of each ready gateway replica. If there
     is none, the live VirtualService and Gateway are looked at for the reason.
+  - C(drain) is the drain time of each ready gateway replica, by its own word. A change of the route, such as of its
+    weights with O(method=route), cuts the sessions that are open at that time this many seconds later.
   - C(subsets) is pods with the labels of each version, none with those of two. Without any pod it is too early to tell.
   - C(destination_rule) is that the live DestinationRules, as Istio merges them for the gateway, have each subset that
     the live VirtualService sends connections to, with its labels in O(versions), and that pods have these.
@@ -36,7 +38,7 @@ description:
   - C(conflicts) is that no other VirtualService, Gateway or TCPRoute owns the gateway's port, and that no other
     DestinationRule for the Service's host takes the place of the route's or has a subset of a version's name with other
     labels.
-  - C(listener) and C(sync) run C(pilot-agent) in pods, which takes the rights to C(get) and C(create)
+  - C(listener), C(drain) and C(sync) run C(pilot-agent) in pods, which takes the rights to C(get) and C(create)
     C(pods/exec). Without these they are not checked.
 options:
   hops:
@@ -52,6 +54,7 @@ options:
       - gateway_port
       - gateway_selector
       - listener
+      - drain
       - subsets
       - destination_rule
       - endpoints
@@ -67,6 +70,7 @@ options:
       - gateway_port
       - gateway_selector
       - listener
+      - drain
       - subsets
       - destination_rule
       - endpoints
@@ -141,6 +145,10 @@ options:
     description: Port of the ingress gateway.
     type: int
     default: 31400
+  gateway_drain_seconds:
+    description: The drain time in seconds that C(drain) is to find at each replica. V(0) takes any.
+    type: int
+    default: 0
   istio_namespace:
     description: Namespace of Istio's control plane, as far as no injection webhook says where that is.
     type: str
@@ -196,6 +204,11 @@ msg:
   type: str
   sample: "The ingress gateway Service istio-system/istio-ingressgateway has no port 31400 (it has 15021, 80, 443): run
     the istio role, or add {name: tcp, port: 31400} to the Service."
+drain_seconds:
+  description: The drain time in force by gateway replica, of those that could be asked.
+  returned: when the hop C(drain) was looked at
+  type: dict
+  sample: {istio-ingressgateway-59877d5fb8-2jzcf: 45.0}
 broken:
   description: Name of the first broken hop, empty if there is none.
   returned: when the options are valid
@@ -241,7 +254,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.trafficshift.istio.plugins.module_utils import _gateway, _mesh, _path, _replicas, _sync
+from ansible_collections.trafficshift.istio.plugins.module_utils import (
+    _gateway,
+    _held,
+    _mesh,
+    _path,
+    _replicas,
+    _sync,
+)
 from ansible_collections.trafficshift.istio.plugins.module_utils._client import (
     Cluster,
     ClusterError,
@@ -364,6 +384,26 @@ class Checker:
             gateway_labels=[labels_of(pod) for pod in pods],
         )
         return unless_broken(hop, refused)
+
+    def drain(self) -> Hop:
+        replicas = _replicas.Replicas(self.cluster, self.params["gateway_namespace"], {})
+
+        def ask(pod: Object) -> float | str:
+            try:
+                return _held.drain_seconds(json.loads(replicas.request(pod["metadata"]["name"], _held.DRAIN) or "{}"))
+            except ForbiddenError:
+                raise
+            except (ClusterError, ValueError) as error:
+                return cut(error)
+
+        pods = self._gateway_pods()
+        answers = _replicas.ask(pods, ask, lambda _pod, why: why)
+        found = sorted((pod["metadata"]["name"], answer) for pod, answer in zip(pods, answers))
+        return _path.check_drain(
+            {name: answer for name, answer in found if isinstance(answer, float)},
+            {name: answer for name, answer in found if isinstance(answer, str)},
+            self.params["gateway_drain_seconds"],
+        )
 
     def subsets(self) -> Hop:
         pods, versions, namespace = self._route_pods(), self.params["versions"], self.params["namespace"]
@@ -714,6 +754,7 @@ def main() -> None:
             gateway_service={"type": "str", "default": "istio-ingressgateway"},
             gateway_selector={"type": "dict", "default": {"istio": "ingressgateway"}},
             gateway_port={"type": "int", "default": 31400},
+            gateway_drain_seconds={"type": "int", "default": 0},
             istio_namespace={"type": "str", "default": "istio-system"},
             revision={"type": "str"},
         ),
@@ -735,6 +776,7 @@ def main() -> None:
         "msg": broken.message + waited if broken else fine,
         "broken": broken.hop if broken else "",
         "hops": [hop.result() for hop in hops],
+        **{name: fact for hop in hops for name, fact in hop.facts.items()},
     }
     if broken and module.params["fail"]:
         module.fail_json(**result)

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 HOPS = [
-    *("cluster", "istio", "gateway_port", "gateway_selector", "listener", "subsets", "destination_rule", "endpoints"),
-    *("sidecars", "sync", "mtls", "protocol", "conflicts"),
+    *("cluster", "istio", "gateway_port", "gateway_selector", "listener", "drain", "subsets", "destination_rule"),
+    *("endpoints", "sidecars", "sync", "mtls", "protocol", "conflicts"),
 ]
 GATEWAY = "istio-ingressgateway"
 PORT = 31400
@@ -209,7 +209,7 @@ def test_reading_and_looking_into_pods_is_enough(play: Play, account: Callable[.
 def test_what_the_account_may_not_see_is_not_checked(play: Play, account: Callable[..., str]) -> None:
     code, output = play("doctor.yml", k8s_kubeconfig=account(READING))
     assert code == 0, output
-    unseen = dict.fromkeys(["listener", "sync"], "not checked")
+    unseen = dict.fromkeys(["listener", "drain", "sync"], "not checked")
     assert states(output) == {**dict.fromkeys(HOPS, "in order"), **unseen}
     assert "This account may not get and create pods/exec in the namespace istio-system" in output
 

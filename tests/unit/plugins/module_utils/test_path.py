@@ -320,6 +320,31 @@ def test_listener() -> None:
     )
 
 
+def test_drain() -> None:
+    hop = _path.check_drain({"gw": 45.0}, {}, 0)
+    assert hop.message == (
+        "The only gateway replica has drain 45 s, the time from a change of the route until it cuts sessions."
+    )
+    assert (hop.ok, hop.facts) == (True, {"drain_seconds": {"gw": 45.0}})
+    assert _path.check_drain({"gw": 600.0, "gw-2": 600.0}, {}, 600).saw.startswith("All 2 gateway replicas have drain")
+    mixed = _path.check_drain({"gw": 600.0, "gw-2": 45.0}, {}, 0)
+    assert mixed.ok
+    assert mixed.message == (
+        "The gateway replicas have different drain times (gw 600 s, gw-2 45 s): wait until the gateway's Deployment is "
+        "rolled out."
+    )
+    assert_broken(
+        _path.check_drain({"gw": 600.0, "gw-2": 45.0}, {"gw-3": "gone."}, 600),
+        "The gateway replica gw-2 has drain 45 s, not 600 s",
+        "proxy.istio.io/config with drainDuration: 600s in it",
+    )
+    # What is waited for must not pass because nobody says anything.
+    silent = _path.check_drain({"gw": 600.0}, {"gw-3": "gone."}, 600)
+    assert_broken(silent, "The gateway replica gw-3 could not be asked (gone)")
+    assert _path.check_drain({"gw": 600.0}, {"gw-3": "gone."}, 0).ok is None
+    assert _path.check_drain({}, {}, 600).ok is None
+
+
 def test_listener_that_is_missing() -> None:
     hop = listener(GOOD, EMPTY, route=None)
     assert hop.message == (

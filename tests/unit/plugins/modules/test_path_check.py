@@ -86,6 +86,7 @@ class FakeCluster:
         self.answers = {
             "_31400": json.dumps({"configs": [{"name": "0.0.0.0_31400", "active_state": {"listener": LISTENER}}]}),
             "mask=name,error_state": json.dumps({"configs": []}),
+            "server_info": json.dumps({"command_line_options": {"drain_time": "45s"}}),
             "update_rejected": "cluster.xds-grpc;.upstream_rq_active: 1\n",
         }
 
@@ -146,6 +147,7 @@ PARAMS: dict[str, Any] = {
     "gateway_service": "istio-ingressgateway",
     "gateway_selector": LABELS,
     "gateway_port": 31400,
+    "gateway_drain_seconds": 0,
     "istio_namespace": "istio-system",
     "revision": "",
 }
@@ -285,7 +287,7 @@ def test_the_port_that_the_gateway_listens_on(cluster: FakeCluster) -> None:
     assert hop("listener").ok is False
 
 
-@pytest.mark.parametrize("name", ["listener", "sync"])
+@pytest.mark.parametrize("name", ["listener", "drain", "sync"])
 def test_pods_that_cannot_be_asked(cluster: FakeCluster, name: str) -> None:
     cluster.silent = {"gw"}
     found = hop(name)
@@ -295,7 +297,12 @@ def test_pods_that_cannot_be_asked(cluster: FakeCluster, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("end", "answer", "name"),
-    [("_31400", "[", "listener"), ("mask=name,error_state", "[]", "sync"), ("update_rejected", "", "sync")],
+    [
+        ("_31400", "[", "listener"),
+        ("server_info", "{}", "drain"),
+        ("mask=name,error_state", "[]", "sync"),
+        ("update_rejected", "", "sync"),
+    ],
 )
 def test_answers_that_cannot_be_read(cluster: FakeCluster, end: str, answer: str, name: str) -> None:
     cluster.answers[end] = answer
@@ -304,13 +311,22 @@ def test_answers_that_cannot_be_read(cluster: FakeCluster, end: str, answer: str
 
 def test_without_the_right_to_look_into_pods(cluster: FakeCluster) -> None:
     cluster.forbidden = {("exec", "istio-system"), ("exec", "shop")}
-    for name in ("listener", "sync"):
+    for name in ("listener", "drain", "sync"):
         found = hop(name)
         assert found.ok is None
         assert found.message == "This account may not exec in istio-system (403): ask for that right."
     # What is declared tells even then.
     cluster.objects["Gateway", "shop"] = []
     assert hop("listener").ok is False
+
+
+def test_each_replica_says_its_drain_time(cluster: FakeCluster) -> None:
+    cluster.objects["Pod", "istio-system"].append(pod("gw-2", LABELS))
+    found = hop("drain")
+    assert found.saw.startswith("All 2 gateway replicas have drain 45 s")
+    assert found.facts == {"drain_seconds": {"gw": 45.0, "gw-2": 45.0}}
+    assert judged(hops=["drain"], gateway_drain_seconds=45) == {"drain": True}
+    assert judged(hops=["drain"], gateway_drain_seconds=600) == {"drain": False}
 
 
 def test_sync_is_judged_by_the_pods_that_may_be_asked(cluster: FakeCluster) -> None:
