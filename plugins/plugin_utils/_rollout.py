@@ -157,7 +157,7 @@ class Rollout:
         self._moved = False  # weights were written, or a lost run may have written some
         self._ended = False  # nothing interrupts any more
         self._ticking = False
-        self._compared = _gates.Comparison(settings.alpha)
+        self._compared = _gates.Comparison(settings.alpha, settings.old, settings.new)
         self._baseline: _gates.ErrorComparison | None = None
         world.tick = self._tick
         self.result: dict[str, Any] = {
@@ -321,7 +321,10 @@ class Rollout:
         before = step.get("failures") or {}
         step["failures"] = {version: seen._asdict() for version, seen in exposures.items()}
         step["uncounted"] = lacking
-        told = [_gates.absolute(version, seen, settings.max_failures) for version, seen in exposures.items()]
+        told = []
+        for version, seen in exposures.items():
+            gate = _gates.absolute(version, seen, settings.max_failures)
+            told.append(gate._replace(gate=f"{gate.gate} {version}"))
         if settings.old in exposures and settings.new in exposures:
             self._compared.add(*(_grown(exposures[v], before.get(v)) for v in (settings.old, settings.new)))
             told.append(self._compared.gate())
@@ -329,9 +332,9 @@ class Rollout:
             errors = probe.get("errors") or {}
             told.append(_gates.errors_gate(errors, probe.get("probes", 0), probe.get("max_errors", 0)))
             if self._baseline is None:
-                self._baseline = _gates.ErrorComparison(settings.alpha, sum(errors.values()), probe.get("probes", 0))
+                self._baseline = _gates.ErrorComparison(settings.alpha, errors, probe.get("probes", 0))
             else:
-                self._baseline.add(sum(errors.values()), probe.get("probes", 0))
+                self._baseline.add(errors, probe.get("probes", 0))
                 told.append(self._baseline.gate())
         fresh = {gate.gate: gate._asdict() for gate in told}
         step["gates"] = [gate for gate in step["gates"] if gate["gate"] not in fresh] + list(fresh.values())

@@ -247,7 +247,7 @@ def test_a_new_version_that_is_worse_is_taken_back_whatever_is_allowed() -> None
     world.failing_at = {20: {"failed": 60}}
     result = rollout(world, max_failures=100).run()
     assert result["outcome"] == "taken_back"
-    assert [gate["gate"] for gate in result["steps"][-1]["gates"] if not gate["ok"]] == ["compared"]
+    assert [gate["gate"] for gate in result["steps"][-1]["gates"] if not gate["ok"]] == ["connect_failures_compared"]
 
 
 def test_the_deadline_takes_it_back() -> None:
