@@ -21,7 +21,9 @@ def table(result: Mapping[str, Any]) -> list[str]:
     lines = [_line("step", "wanted", "seen", "probes", "outcome")]
     for step in result["steps"]:
         tripped = [gate["gate"] for gate in step.get("gates", []) if not gate["ok"]]
-        outcome = "proven" if step["passed"] else f"failed: {', '.join(tripped) or 'not converged'}"
+        if not tripped and not (step.get("convergence") or {}).get("converged"):
+            tripped = ["not converged"]
+        outcome = "proven" if step["passed"] else f"failed: {', '.join(tripped)}" if tripped else "broken off"
         lines.append(_row(f"{step['percent']} %", step["weights"], step.get("probe"), outcome))
     back = result["back"]
     if back:

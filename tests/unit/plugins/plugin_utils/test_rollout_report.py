@@ -60,6 +60,11 @@ def test_a_step_that_was_not_measured_has_a_line_too() -> None:
     assert lines[1].endswith("failed: not converged")
 
 
+def test_a_step_that_was_interrupted_did_not_fail() -> None:
+    lines = _rollout_report.table(result({**step(5), "passed": False}))
+    assert lines[1].endswith("broken off")
+
+
 def test_the_table_counts_the_sessions_that_were_held() -> None:
     told = {**result(step(0)), "canary": [{"fate": "alive"}, {"fate": "reset"}]}
     assert _rollout_report.table(told)[-1] == "2 sessions were held through it, 1 of them lost"
