@@ -298,15 +298,11 @@ class WeightWatch:
 
     def _read(self, kind: str, watch: subprocess.Popen[str]) -> None:
         assert watch.stdout is not None
-        lines: list[str] = []
         for line in watch.stdout:
-            lines.append(line)
-            if line.rstrip() == "}":
-                item = json.loads("".join(lines))["object"]
-                lines.clear()
-                with self._news:
-                    self._events.append((int(item["metadata"]["resourceVersion"]), time.monotonic(), kind, item))
-                    self._news.notify_all()
+            item = json.loads(line)["object"]
+            with self._news:
+                self._events.append((int(item["metadata"]["resourceVersion"]), time.monotonic(), kind, item))
+                self._news.notify_all()
 
     def _end(self) -> None:
         for watch in self._watches:
@@ -572,10 +568,15 @@ def _splice(client: socket.socket, server: ssl.SSLSocket) -> None:
 
 @contextlib.contextmanager
 def gateway_pod_killed(kubectl: Kubectl) -> Iterator[str]:
-    """Kill a replica of the gateway without grace; in the end there are as many as before."""
+    """Kill a replica of the gateway with all it holds; in the end there are as many as before."""
     pods = ("get", "pods", "-n", ISTIO, "-l", "istio=ingressgateway", "-o", "jsonpath={.items[0].metadata.name}")
     name = kubectl(*pods)
+    # Deleting a pod, even without grace, leaves its proxy a while to serve on.
+    kill = (
+        "for comm in /proc/[0-9]*/comm; do case $(cat $comm) in envoy) kill -9 $(echo $comm | tr -dc 0-9);; esac; done"
+    )
     try:
+        kubectl("exec", name, "-n", ISTIO, "-c", "istio-proxy", "--", "sh", "-c", kill)
         kubectl("delete", "pod", name, "-n", ISTIO, "--grace-period=0", "--force", "--wait=false")
         yield name
     finally:
@@ -584,7 +585,7 @@ def gateway_pod_killed(kubectl: Kubectl) -> Iterator[str]:
 
 @contextlib.contextmanager
 def istiod_gone(kubectl: Kubectl) -> Iterator[None]:
-    """Have no istiod for the time of the block."""
+    """Have no istiod for the time of the block; in the end it is there, and lets changes of routes pass again."""
     replicas = kubectl("get", "deployment/istiod", "-n", ISTIO, "-o", "jsonpath={.spec.replicas}")
     try:
         kubectl("scale", "deployment/istiod", "-n", ISTIO, "--replicas=0")
@@ -593,6 +594,23 @@ def istiod_gone(kubectl: Kubectl) -> Iterator[None]:
     finally:
         kubectl("scale", "deployment/istiod", "-n", ISTIO, f"--replicas={replicas}")
         kubectl("rollout", "status", "deployment/istiod", "-n", ISTIO, "--timeout=180s")
+        _wait_for_validation(kubectl)
+
+
+def _wait_for_validation(kubectl: Kubectl) -> None:
+    """Wait until the API server reaches istiod, which it asks about every change of Istio's objects."""
+    metadata = {"name": "is-istiod-there", "namespace": ISTIO}
+    rule = {"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": metadata}
+    definition = json.dumps({**rule, "spec": {"host": "nowhere.invalid"}})
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            kubectl("create", "--dry-run=server", "-f", "-", stdin=definition)
+            return
+        except subprocess.CalledProcessError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
 
 
 @contextlib.contextmanager
