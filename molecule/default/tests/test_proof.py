@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,42 +105,53 @@ def test_without_the_right_to_look_it_is_behavioural(
 
 
 def test_the_gateway_s_counters_need_no_echo(verify: Verify) -> None:
-    code, message, report = verify("connect", {"v1": 80, "v2": 20}, witness="gateway", protocol="connect")
+    # As many as settle it all but surely: of the role's own number, 1 in 100 would not.
+    question = {"protocol": "connect", "tolerance": 0.1, "probes": 2000}
+    code, message, report = verify("connect", {"v1": 80, "v2": 20}, witness="gateway", **question)
     assert code == 0, message
     assert (report["verdict"], set(report["counts"])) == ("pass", {"v1", "v2"})
 
 
-@contextlib.contextmanager
-def clients(host: str, port: int) -> Iterator[None]:
-    """Somebody else's connections, two at a time, until the end of the block or 10,000 of them."""
-    ended = threading.Event()
+class Others:
+    """Somebody else's connections, two at a time, some 200 a second at most, for as long as the block lasts."""
 
-    def connect() -> None:
-        for _each in range(5000):
-            if ended.is_set():
-                return
-            with socket.create_connection((host, port), timeout=5) as connection:
-                connection.sendall(b"hello\n")
-                connection.makefile().readline()
+    def __init__(self, host: str, port: int) -> None:
+        self._place = (host, port)
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._connect) for _each in range(2)]
+        self.replies: list[str] = []
+        self.errors: list[str] = []
 
-    threads = [threading.Thread(target=connect) for _each in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        for thread in threads:
+    def _connect(self) -> None:
+        while not self._ended.wait(0.01):
+            try:
+                with socket.create_connection(self._place, timeout=60) as connection:
+                    connection.sendall(b"hello\n")
+                    reply = connection.makefile().readline()
+                (self.replies if reply else self.errors).append(reply)
+            except OSError as error:
+                self.errors.append(repr(error))
+
+    def __enter__(self) -> Others:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
             thread.join()
 
 
 def test_live_traffic_is_judged_without_probes(verify: Verify) -> None:
     ingress = json.loads((REPORTS / "both.json").read_text())["ingress"]
-    with clients(ingress["host"], ingress["port"]):
-        code, message, report = verify("live", {"v1": 80, "v2": 20}, witness="gateway", window=90)
+    with Others(ingress["host"], ingress["port"]) as others:
+        code, message, report = verify("live", {"v1": 80, "v2": 20}, witness="gateway")
+    assert not others.errors
     assert code == 0, message
     assert report["verdict"] == "pass"
-    assert sum(report["counts"].values()) >= 500
+    # Fewer than 960 cannot pass, and the verification made none itself.
+    assert 960 <= sum(report["counts"].values()) <= len(others.replies)
 
 
 def test_without_traffic_there_is_no_verdict(verify: Verify) -> None:
@@ -151,8 +162,9 @@ def test_without_traffic_there_is_no_verdict(verify: Verify) -> None:
 
 def test_other_clients_are_allowed_for(verify: Verify) -> None:
     ingress = json.loads((REPORTS / "both.json").read_text())["ingress"]
-    with clients(ingress["host"], ingress["port"]):
+    with Others(ingress["host"], ingress["port"]) as others:
         code, message, report = verify("others", SPLIT, witness="both")
+    assert not others.errors
     assert code == 0, message
     assert report["gateway"]["agreement"]["agrees"]
     assert sum(report["gateway"]["others"].values()) > 0
