@@ -40,9 +40,10 @@ Kubectl = Callable[..., str]
 
 
 class Seen(NamedTuple):
-    """The end of one connection: which version answered, or else the kind of error."""
+    """One connection: which version answered, or else the kind of error."""
 
-    at: float
+    began: float
+    at: float  # when it ended
     word: str
     error: str
 
@@ -105,12 +106,13 @@ class Clients:
 
     def _run(self) -> None:
         for _each in range(LIMIT):
+            began = time.monotonic()
             try:
                 with socket.create_connection(self.address, timeout=10) as connection:
                     word, error = say(connection), ""
             except (OSError, EOFError) as failure:
                 word, error = "", kind_of(failure)
-            self.seen.append(Seen(time.monotonic(), word, error))
+            self.seen.append(Seen(began, time.monotonic(), word, error))
             if self._ended.wait(self.pause):
                 return
 
