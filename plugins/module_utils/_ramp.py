@@ -109,7 +109,7 @@ def plan(steps: Sequence[int], old: str, new: str, live: Mapping[str, int], befo
             f"{new} has {reached} % of the connections already, which is more than the last step, {steps[-1]} %, and a "
             "rollout takes no traffic back: set the weights that you want with playbooks/shift.yml."
         )
-    versions = {version: {} for version in {**before, **live, old: 0, new: 0}}
+    versions = dict.fromkeys({**before, **live, old: 0, new: 0})
     ahead = [validate_weights({new: step, old: 100 - step}, versions) for step in steps if step >= reached]
     return Plan(ahead, dict(before), sum(step.get(new) != reached for step in ahead))
 

@@ -549,8 +549,8 @@ def _said(error: BaseException) -> str:
 
 def _grown(now: Exposure, before: Mapping[str, int] | None) -> Exposure:
     """Return what is new, and never less than nothing: an endpoint that left took its counters along."""
-    made = max(0, now.made - (before or {}).get("made", 0))
-    return Exposure(made, min(made, max(0, now.failed - (before or {}).get("failed", 0))))
+    failed = max(0, now.failed - (before or {}).get("failed", 0))
+    return Exposure(max(failed, now.made - (before or {}).get("made", 0)), failed)
 
 
 def blank(run: str, owner: str, place: Place, lease: int) -> Record:

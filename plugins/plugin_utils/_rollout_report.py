@@ -81,7 +81,7 @@ def to_junit(name: str, result: Mapping[str, Any]) -> str:
         "errors": str(len(suite.findall("testcase/error"))),
     }
     suite.attrib.update(totals)
-    root = Element("testsuites", name="TCP traffic rollout", **totals)
+    root = Element("testsuites", {"name": "TCP traffic rollout", **totals})
     root.append(suite)
     indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(root, encoding="unicode")}\n'

@@ -193,7 +193,8 @@ class ClusterWorld:
         reading = self._patiently(self._counters.read)
         self._window.add(reading)
         growth = self._window.growth()
-        seen = {version: Exposure(grown.made, min(grown.made, grown.failed)) for version, grown in growth.items()}
+        # A connection begun before the window can fail in it.
+        seen = {version: Exposure(max(grown.made, grown.failed), grown.failed) for version, grown in growth.items()}
         lacking = self._window.reason() or ("; ".join(self._window.notes) if self._window.lost else "")
         return {version: exposure for version, exposure in seen.items() if version}, lacking
 
@@ -220,11 +221,11 @@ class ClusterWorld:
 
         seen = self._patiently(read)
         pods, unread = seen.sessions[version], seen.unread[version]
-        total = None if unread else sum(pods.values())
-        said = f"{sum(pods.values())} sessions of {version} live on at its pods"
+        total = max(0, sum(pods.values()) - self._own_sessions(version))
+        said = f"{total} sessions of {version} live on at its pods"
         if unread:
             said += f", and those of {', '.join(unread)} are not known ({next(iter(unread.values())).rstrip('.')})"
-        return {"total": total, "pods": pods, "msg": said}
+        return {"total": None if unread else total, "pods": pods, "msg": said}
 
     def checks(self, percent: int) -> list[Gate]:
         gates = []
@@ -273,6 +274,12 @@ class ClusterWorld:
     @property
     def _probes(self) -> bool:
         return self._target.witness != "gateway" or self._connects
+
+    def _own_sessions(self, version: str) -> int:
+        """Return how many of a version's sessions are held by this rollout itself."""
+        held = [session for canary in self._canaries for session in canary.sessions() if session["fate"] == "alive"]
+        words = self._target.words
+        return sum(words.get(str(session["destination"]), session["destination"]) == version for session in held)
 
     def _gateway(self, **given: Any) -> dict[str, Any]:
         """Return the options of a module that reads from the gateway."""
