@@ -9,8 +9,13 @@ endpoints are not. Until they are closed, the gateway counts such connections li
 
 When the endpoints of a version lose their share, Envoy forgets them, and does not find connections that are still open
 to them again when they get a share later. Only the sidecars of that version's pods count these then, together with
-connections from other clients. A sidecar in turn begins to count at 0 when its cluster is made anew. Istio does that
-when the DestinationRule gets its first traffic policy or loses its last, as a change of the method makes it do.
+connections from other clients.
+
+Gateway and sidecars begin to count at 0 when Istio makes a cluster anew. For the cluster of a sidecar that is when the
+DestinationRule gets its first traffic policy or loses its last (buildInboundCluster in Istio's cluster_builder.go), for
+one of the gateway whenever the DestinationRule says something else of it. A change from weights in the route to those
+of endpoints leaves the gateway's counts of sessions from before, the change back leaves neither: so sessions are to be
+read before the method changes. What nobody counts afterwards is over when the drain time is.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from ansible_collections.trafficshift.istio.plugins.module_utils import _gateway, _replicas, _sessions
@@ -187,12 +193,23 @@ def read_at_sidecars(
 def still_open(version: str, live: Sequence[Live], at_sidecars: Sidecars) -> int | None:
     """Return how many sessions of a version are at least open, None if a witness could not be read.
 
-    Neither the gateway nor the sidecars see all of them, see above; what either sees is there.
+    Neither the gateway nor the sidecars see all of them, see above; what either sees is there. Before unseen_until,
+    there can be more.
     """
     if at_sidecars.unread[version] or any(replica.error for replica in live):
         return None
     at_gateway = sum(replica.sessions.get(version, 0) for replica in live)
     return max(at_gateway, sum(at_sidecars.sessions[version].values()))
+
+
+def unseen_until(version: str, live: Sequence[Live], at_sidecars: Sidecars) -> datetime | None:
+    """Return until when sessions may live on that are older than what sidecars count, None if no sidecar was read.
+
+    A change that made the sidecars' clusters anew was one of the route's method, which drained the gateway's listener.
+    """
+    begun = [datetime.fromisoformat(f"{since[:19]}+00:00") for since in at_sidecars.since[version].values()]
+    longest = max((replica.drain_seconds or 0.0 for replica in live), default=0.0)
+    return max(begun) + timedelta(seconds=longest) if begun else None
 
 
 def cut_forecast(live: Sequence[Live]) -> list[Cut]:

@@ -25,7 +25,6 @@ and growth can be smaller than what was carried by the connections that were lef
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -411,8 +410,7 @@ def judge(window: Window, question: Question) -> Judged:
     strangers = [f"{s} {g.made}" for s, g in growth.items() if s and s not in question.expect and g.made]
     concerned = {"connect_fail": failed, "unexpected": strangers}
     details = {kind: ", ".join(concerned[kind][:SHOWN]) for kind in errors}
-    verdict = _verdict.judge(question, counts, errors, details)
-    verdict = verdict._replace(reason=re.sub(r"\bprobe(s?)\b", r"connection\1", verdict.reason))
+    verdict = _verdict.judge(question, counts, errors, details, "connection")
     if window.reason():
         verdict = verdict._replace(verdict="inconclusive", reason=window.reason(), deviations=[], more=None)
     notes = []

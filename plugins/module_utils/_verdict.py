@@ -205,17 +205,18 @@ def judge(
     counts: Mapping[str, int],
     errors: Mapping[str, int],
     details: Mapping[str, str] | None = None,
+    unit: str = "probe",
 ) -> Verdict:
     """Judge answers (by destination) and errors (by kind, with details to tell), whole waves or not, and say why.
 
     The share of a destination is taken of all probes, errors included. For 0 and 100 percent there is no tolerance: one
-    stray answer fails. More than max_errors errors fail, whatever the shares.
+    stray answer fails. More than max_errors errors fail, whatever the shares. `unit` is what one of them is called.
     """
     answered, failed = sum(counts.values()), sum(errors.values())
     probes = answered + failed
     ranges = intervals(question, counts, errors)
     if not probes:
-        return Verdict("inconclusive", "no probe was made", [], ranges, None)
+        return Verdict("inconclusive", f"no {unit} was made", [], ranges, None)
     standings = _standings(question, counts, answered, probes)
     # A share that is out of its band by chance is no deviation.
     deviations = _deviations(question, counts, answered, probes) if "fail" in standings else []
@@ -227,7 +228,7 @@ def judge(
         told = (
             f"{count} {kind}" + (f" ({details[kind]})" if details and kind in details else "") for kind, count in kinds
         )
-        reasons.insert(0, f"{failed} of {probes} probes got no valid answer: {', '.join(told)}")
+        reasons.insert(0, f"{failed} of {probes} {unit}s got no valid answer: {', '.join(told)}")
     else:
         verdict = _together(standings) or "inconclusive"
         seen += [f"{count} {kind}" for kind, count in kinds]
@@ -235,8 +236,8 @@ def judge(
     if verdict == "pass":
         reasons = [f"the split is as expected, {_listed(question.expect)}"]
     elif verdict == "inconclusive":
-        reasons = [_unsettled(question, counts, answered, probes, further)]
-    reason = f"{'; '.join(reasons)} (seen in {probes} probes: {', '.join(seen)})"
+        reasons = [_unsettled(question, counts, answered, probes, further, unit)]
+    reason = f"{'; '.join(reasons)} (seen in {probes} {unit}s: {', '.join(seen)})"
     return Verdict(verdict, reason, deviations, ranges, further)
 
 
@@ -586,10 +587,12 @@ def _sentence(deviation: Deviation, tolerance: float) -> str:
     return f"{deviation.destination} got {_percent(deviation.observed)} % where {wanted} was expected"
 
 
-def _unsettled(question: Question, counts: Mapping[str, int], answered: int, probes: int, further: int | None) -> str:
+def _unsettled(
+    question: Question, counts: Mapping[str, int], answered: int, probes: int, further: int | None, unit: str
+) -> str:
     """Return what keeps the question open, and how many further probes would settle it."""
     if question.alpha is None:
-        return f"not settled after {probes} of {question.max_probes} probes"
+        return f"not settled after {probes} of {question.max_probes} {unit}s"
     told = []
     for band in bands(question) if probes > answered else _unmirrored(question):
         hits = counts.get(band.word, 0)
@@ -604,10 +607,10 @@ def _unsettled(question: Question, counts: Mapping[str, int], answered: int, pro
         where = ("just outside", "on the edge of", "on both edges of")[crossed]
         told.append(f"{share} ({_range(low, high)}), {where} the band {_range(*_band(band, question.tolerance))}")
     if further is None:
-        hope = "no number of probes settles a share that sits on the edge"
+        hope = f"no number of {unit}s settles a share that sits on the edge"
     else:
-        hope = f"about {float(f'{further:.2g}'):.0f} more probes would settle it"
-    return f"not settled after {probes} probes: {', '.join(told)}; {hope}"
+        hope = f"about {float(f'{further:.2g}'):.0f} more {unit}s would settle it"
+    return f"not settled after {probes} {unit}s: {', '.join(told)}; {hope}"
 
 
 def _band(band: Band, tolerance: float) -> tuple[float, float]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,14 @@ def test_either_witness_can_see_more() -> None:
     assert _held.still_open("v1", live, unread) is None
     assert _held.still_open("v2", live, unread) == 7
     assert _held.still_open("v2", [*live, Live("gw-c", error="gone")], sidecars) is None
+
+
+def test_what_was_counted_before_can_live_as_long_as_the_drain_time() -> None:
+    live = [Live("gw-a", 45.0), Live("gw-b", 600.0), Live("gw-c", error="gone")]
+    since = {"v1": {"one": "2026-11-24T09:32:00.040Z", "two": "2026-11-24T09:50:00Z"}, "v2": {}}
+    sidecars = Sidecars({"v1": {"one": 0, "two": 0}, "v2": {}}, since, {"v1": {}, "v2": {}})
+    assert _held.unseen_until("v1", live, sidecars) == datetime(2026, 11, 24, 10, 0, tzinfo=timezone.utc)
+    assert _held.unseen_until("v2", live, sidecars) is None
 
 
 def test_the_forecast_says_what_is_cut_where_and_when() -> None:
