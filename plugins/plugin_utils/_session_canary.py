@@ -173,9 +173,10 @@ class SessionCanary:
         self._clock = clock
         self._kinds = ["idle"] * idle + ["chatting"] * chatting
         self._sessions: list[_Session] = []
-        self._opened, self._over = threading.Event(), threading.Event()
-        self._lock = threading.Lock()
-        self._holds = False  # the thread has come to open sessions before it was over
+        self._selector: Any = None
+        # No locks, events and joins: a signal handler that raises at the wrong moment leaves those locked.
+        self._opened = self._over = self._closed = False
+        self._first: dict[str, str] = {}  # what came first of _hold and stop(), told by setdefault() in one step
         self._thread = threading.Thread(target=self._hold, name="session canary", daemon=True)
 
     def start(self) -> None:
@@ -183,7 +184,8 @@ class SessionCanary:
         self._began, self._moment = self._clock(), datetime.now(timezone.utc)
         self._sessions = [_Session(kind, self._began, self._began + self._timeout) for kind in self._kinds]
         self._thread.start()
-        self._opened.wait()
+        while not self._opened:
+            time.sleep(REST)
 
     def stop(self) -> list[dict[str, Any]]:
         """Prove by a last exchange which sessions live, close them, and return what became of all.
@@ -191,10 +193,10 @@ class SessionCanary:
         That takes no longer than the timeout, and than PATIENCE. It may be called again, and after a start() that was
         interrupted.
         """
-        with self._lock:
-            self._over.set()
-        if self._holds:
-            self._thread.join()
+        self._over = True
+        if self._first.setdefault("was", "stop") == "hold":
+            while not self._closed:
+                time.sleep(REST)
         return self.sessions()
 
     def sessions(self) -> list[dict[str, Any]]:
@@ -225,32 +227,32 @@ class SessionCanary:
 
     def _hold(self) -> None:
         """Look after the sessions until it is over: all that the thread does."""
-        with self._lock:
-            if self._over.is_set():
-                return
-            self._holds = True
-        self._selector = selectors.DefaultSelector()
+        if self._first.setdefault("was", "hold") == "stop":
+            return
         fate, detail, ending = "closed", "by the canary, which failed", False
         try:
+            self._selector = selectors.DefaultSelector()
             for session in self._sessions:
                 self._connect(session)
             # Once more through the loop when it is over, for all that has come until then.
             while not (ending and self._all(lambda session: session.state == RESTING)):
-                if self._over.is_set() and not ending:
+                if self._over and not ending:
                     ending = True
                     self._have_the_last_word()
                 for key, _events in self._selector.select(self._see_to_what_is_due()):
                     self._advance(key.data)
-                if self._all(lambda session: session.ready):
-                    self._opened.set()
+                self._opened = self._opened or self._all(lambda session: session.ready)
                 time.sleep(REST)
             fate, detail = "alive", ""
         finally:
-            for session in self._sessions:
-                if not session.end:
-                    self._end(session, fate, detail)
-            self._selector.close()
-            self._opened.set()
+            try:
+                for session in self._sessions:
+                    if not session.end:
+                        self._end(session, fate, detail)
+                if self._selector:
+                    self._selector.close()
+            finally:
+                self._opened = self._closed = True
 
     def _all(self, what: Callable[[_Session], bool]) -> bool:
         return all(session.end or what(session) for session in self._sessions)
@@ -273,8 +275,6 @@ class SessionCanary:
                     self._advance(session)
             elif session.state != RESTING and session.until <= now:
                 self._give_up(session)
-            elif session.unsent:
-                self._advance(session)
         live = (session for session in self._sessions if not session.end)
         then = min((session.until if session.state else session.due for session in live), default=NEVER)
         return min(max(0.0, then - now), TURN)
@@ -345,7 +345,7 @@ class SessionCanary:
             return
         session.state, session.until = ASKING, until
         session.partial, session.unsent = b"", self._protocol.payload()
-        chats = session.kind == "chatting" and not self._over.is_set()
+        chats = session.kind == "chatting" and not self._over
         session.due = self._clock() + self._interval if chats else NEVER
 
     def _hear(self, session: _Session, data: bytes) -> None:

@@ -135,7 +135,7 @@ def test_an_exception_at_any_line_leaves_no_socket_open(
 
     monkeypatch.setattr(_probe_engine.Net, "new_socket", staticmethod(new_socket))
     for pause in ("TURN", "REST"):
-        monkeypatch.setattr(_session_canary, pause, 0.0)
+        monkeypatch.setattr(_session_canary, pause, 0.001)
     threads = threading.active_count()
     with server(chat) as port:
         options = {"host": "127.0.0.1", "port": port, "expect": {"one": 100}, "probes": 4, "ready_timeout": LONG}

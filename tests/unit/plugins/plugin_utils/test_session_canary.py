@@ -9,6 +9,8 @@ import itertools
 import re
 import socket
 import threading
+import time
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -217,8 +219,10 @@ def test_an_end_is_noticed_without_a_word(
 def test_bad_ends(then: Behaviour, fate: str, detail: str, kind: str) -> None:
     """A chatting session finds out by itself, an idle one when it has its last word."""
     change = threading.Event()
-    with server(until(change, then)) as port, held(port, timeout=SHORT, chat_interval=LONG, **{kind: 2}) as canary:
+    with server(until(change, then)) as port, held(port, chat_interval=LONG, **{kind: 2}) as canary:
         assert fates(canary) == ["alive"] * 2
+        if fate == "timeout":
+            canary._timeout = SHORT
         if kind == "chatting":
             for session in canary._sessions:
                 session.due = 0.0  # what the clock would do in time
@@ -244,7 +248,8 @@ def test_bad_ends(then: Behaviour, fate: str, detail: str, kind: str) -> None:
     ],
 )
 def test_bad_beginnings(behave: Behaviour, fate: str, detail: str) -> None:
-    with server(behave) as port, held(port, idle=1, chatting=1, timeout=SHORT) as canary:
+    timeout = SHORT if fate == "timeout" else LONG
+    with server(behave) as port, held(port, idle=1, chatting=1, timeout=timeout) as canary:
         sessions = canary.sessions()
         assert canary.stop() == sessions
     for session in sessions:
@@ -416,18 +421,69 @@ def test_banners() -> None:
     ] * 2
 
 
-def test_what_follows_an_answer_belongs_to_it() -> None:
-    """The answer is understood before its end, which must not be taken for the next one."""
+class Turns:
+    """Holds the thread up between two turns, in place of its rest."""
 
-    def long_winded(connection: socket.socket) -> None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        while connection.recv(1000):
-            for piece in (b"vers", b"ion=one; and then", b" version=two; of something"):
-                connection.sendall(piece)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._held, self._go = threading.Semaphore(0), threading.Semaphore(0)
+        self.free = True
+        clock = types.SimpleNamespace(sleep=self._rest, monotonic=time.monotonic)
+        monkeypatch.setattr(_session_canary, "time", clock)
 
-    with server(long_winded) as port, held(port, EXCHANGE, idle=1, chatting=2) as canary:
-        assert eventually(lambda: all(session["exchanges"] > 5 for session in canary.sessions()[1:]))
-        assert {(session["fate"], session["destination"]) for session in canary.stop()} == {("alive", "one")}
+    def _rest(self, seconds: float) -> None:
+        if self.free:
+            time.sleep(seconds)
+        else:
+            self._held.release()
+            self._go.acquire(timeout=LONG)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        self.free = False
+        assert self._held.acquire(timeout=LONG)
+        try:
+            yield
+        finally:
+            self.free = True
+            self._go.release()
+
+
+class TestWhatFollowsAnAnswer:
+    """An answer that is understood before its end must not have the rest of it taken for the next."""
+
+    def test_it_belongs_to_it(self) -> None:
+        change = threading.Event()
+
+        def long_winded(connection: socket.socket) -> None:
+            connection.recv(1000)
+            connection.sendall(b"version=one;")
+            change.wait(LONG)
+            connection.sendall(b" version=two;")
+
+        with server(long_winded) as port, held(port, EXCHANGE, idle=2) as canary:
+            change.set()
+            assert eventually(lambda: "alive" not in fates(canary))
+            assert fates(canary) == ["closed"] * 2
+
+    def test_it_is_out_of_the_way_before_the_next_question(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        turns, change, sent = Turns(monkeypatch), threading.Event(), threading.Event()
+
+        def long_winded(connection: socket.socket) -> None:
+            connection.recv(1000)
+            connection.sendall(b"version=one;")
+            change.wait(LONG)
+            connection.sendall(b" version=two;")
+            sent.set()
+            while connection.recv(1000):
+                connection.sendall(b"version=one;")
+
+        with server(long_winded) as port, held(port, EXCHANGE, chatting=1, chat_interval=LONG) as canary:
+            with turns.hold():
+                change.set()
+                assert sent.wait(LONG)
+                canary._sessions[0].due = 0.0  # what the clock would do in time
+            assert eventually(lambda: fewest(canary) == 2)
+            assert fates(canary) == ["alive"]
 
 
 def test_what_nobody_asked_for_is_nothing() -> None:
@@ -439,7 +495,7 @@ def test_what_nobody_asked_for_is_nothing() -> None:
         while not change.is_set():
             connection.sendall(b"two news\n" * 1000)
 
-    with server(push) as port, held(port, CONNECT, idle=1) as other, held(port, idle=2, timeout=SHORT) as canary:
+    with server(push) as port, held(port, CONNECT, idle=1) as other, held(port, idle=2) as canary:
         assert fates(canary) == ["alive"] * 2
         change.set()
         assert eventually(lambda: "alive" not in fates(canary))
@@ -492,11 +548,20 @@ def test_no_exchange_takes_longer_than_patience() -> None:
     assert SessionCanary([], LINE, idle=1, chatting=0, timeout=1e12)._timeout == _session_canary.PATIENCE
 
 
-def test_stopped_before_it_began() -> None:
+def test_stopped_before_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interruption may come when the thread is made, and before it is alive."""
     canary = SessionCanary(resolve("127.0.0.1", 9), LINE, idle=1, chatting=0)
-    assert canary.stop() == []
-    canary._hold()  # as the thread of a start() that was interrupted would, in the end
-    assert canary.sessions() == []
+    assert canary.stop() == canary.sessions() == []
+
+    def start() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(canary._thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        canary.start()
+    assert [session["kind"] for session in canary.stop()] == ["idle"]
+    canary._hold()
+    assert canary._sessions[0].hop == -1, "it has come too late to open anything"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -513,6 +578,16 @@ def test_a_fault_of_its_own_is_no_life() -> None:
         assert {(session["fate"], session["detail"]) for session in canary.sessions()} == {
             ("closed", "by the canary, which failed")
         }
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_no_file_left_to_watch_them_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Any:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(_session_canary.selectors, "DefaultSelector", refuse)
+    with held(9, idle=1) as canary:
+        assert fates(canary) == ["closed"]
 
 
 @pytest.mark.parametrize(
