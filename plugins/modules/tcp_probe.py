@@ -50,8 +50,8 @@ options:
       - V(banner) sends nothing, because the server speaks first, and takes the first word of its first line, or what
         O(match) finds.
       - V(exchange) sends O(payload) or O(payload_base64) and takes what O(match) finds in the reply.
-      - V(connect) connects, closes, and waits, for a second at most, until the other side has closed too. It learns of no
-        destination; M(trafficshift.istio.gateway_sessions) does, from the gateway's counters. Without O(expect), the
+      - V(connect) connects, closes, and waits, for a second at most, until the other side has closed too. It learns of
+        no destination; M(trafficshift.istio.gateway_sessions) does, from the gateway's counters. Without O(expect), the
         verdict is about errors alone.
     type: str
     choices: [line, connect, banner, exchange]
