@@ -283,7 +283,14 @@ drained:
   description: When the old version's last session ended, or how many remain.
   returned: when it was begun
   type: dict
-  sample: {version: v1, at: "2026-11-24T10:11:12Z", waited: 0.0, total: 0}
+  sample:
+    version: v1
+    at: "2026-11-24T10:11:12Z"
+    waited: 0.0
+    total: 0
+    hidden: false
+    pods: {tcp-echo-v1-55b9765c96-wbf2b: 0}
+    msg: 0 sessions of v1 live on
 canary:
   description: The connections that were held open, as M(trafficshift.istio.tcp_probe) returns RV(ignore:sessions).
   returned: when connections were held open

@@ -117,7 +117,7 @@ class World(Protocol):
         """Return what a change that drains the listener would cut: `total`, `replicas` and `msg`."""
 
     def remaining(self, version: str) -> dict[str, Any]:
-        """Return the sessions that live at a version: `total` (None if unknown), `pods` and `msg`."""
+        """Return the sessions of a version: `total` (None if unknown), whether some may be `hidden`, and `msg`."""
 
     def checks(self, percent: int) -> list[Gate]:
         """Return what the user's own checks say."""
@@ -369,7 +369,7 @@ class Rollout:
         while True:
             left = world.remaining(old)
             waited = round(self._clock() - began, 1)
-            done = left["total"] == 0
+            done = left["total"] == 0 and not left["hidden"]
             at = _ramp.iso(world.now()) if done else None
             self.result["drained"] = {"version": old, "at": at, "waited": waited, **left}
             if done or left["total"] is None or waited >= self._settings.drain_timeout:

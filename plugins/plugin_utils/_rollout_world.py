@@ -211,21 +211,29 @@ class ClusterWorld:
 
     def remaining(self, version: str) -> dict[str, Any]:
         namespace, name = str(self._spec["namespace"]), str(self._spec["service"])
+        labels = {version: self._spec["versions"][version]}
+        gateway = _counters.Gateway(self._cluster, self._gateway(method="endpoints"))
 
-        def read() -> _held.Sidecars:
+        def read() -> tuple[list[_held.Live], _held.Sidecars]:
             service = self._cluster.get("v1", "Service", name, namespace)
             if service is None:
                 raise ClusterError(f"The Service {namespace}/{name} is gone: find out who removed it.")
-            labels = {version: self._spec["versions"][version]}
-            return _held.read_at_sidecars(self._cluster, service, self._spec["service_port"], labels)
+            at_sidecars = _held.read_at_sidecars(self._cluster, service, self._spec["service_port"], labels)
+            return _held.read_live(gateway, list(self._spec["versions"])), at_sidecars
 
-        seen = self._patiently(read)
-        pods, unread = seen.sessions[version], seen.unread[version]
-        total = max(0, sum(pods.values()) - self._own_sessions(version))
-        said = f"{total} sessions of {version} live on at its pods"
-        if unread:
-            said += f", and those of {', '.join(unread)} are not known ({next(iter(unread.values())).rstrip('.')})"
-        return {"total": None if unread else total, "pods": pods, "msg": said}
+        live, at_sidecars = self._patiently(read)
+        total = _held.still_open(version, live, at_sidecars)
+        unseen = _held.unseen_until(version, live, at_sidecars)
+        if total is None:
+            unread = [*at_sidecars.unread[version].values(), *(replica.error for replica in live if replica.error)]
+            said = f"how many sessions of {version} live on is not known ({unread[0].rstrip('.')})"
+        else:
+            total = max(0, total - self._own_sessions(version))
+            said = f"{total} sessions of {version} live on"
+        hidden = unseen is not None and unseen > self.now()
+        if unseen is not None and hidden:
+            said += f", and more that nobody counts may until {_ramp.iso(unseen)}"
+        return {"total": total, "hidden": hidden, "pods": dict(at_sidecars.sessions[version]), "msg": said}
 
     def checks(self, percent: int) -> list[Gate]:
         gates = []

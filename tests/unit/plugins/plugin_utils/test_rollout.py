@@ -75,6 +75,7 @@ class MemoryWorld:
         self.failing_at: dict[int, dict[str, Any]] = {}  # what is wrong, by percentage
         self.live_sessions = 0
         self.held = 0
+        self.hidden_until = 0.0
 
     @contextlib.contextmanager
     def _call(self, name: str) -> Iterator[None]:
@@ -151,7 +152,7 @@ class MemoryWorld:
 
     def remaining(self, version: str) -> dict[str, Any]:
         with self._call("remaining"):
-            return {"total": self.live_sessions, "pods": {}, "msg": "some remain"}
+            return {"total": self.live_sessions, "hidden": self.seconds < self.hidden_until, "msg": "some remain"}
 
     def checks(self, percent: int) -> list[Gate]:
         with self._call("checks"):
@@ -512,6 +513,14 @@ def test_sessions_that_do_not_end_are_told_and_fail_nothing() -> None:
     assert result["outcome"] == "completed"
     assert (result["drained"]["at"], result["drained"]["total"]) == (None, 3)
     assert result["drained"]["waited"] >= 30
+
+
+def test_sessions_that_nobody_counts_are_waited_for() -> None:
+    world = MemoryWorld()
+    world.hidden_until = 25.0
+    result = rollout(world).run()
+    assert result["drained"]["at"]
+    assert world.seconds > 25
 
 
 def test_an_obstacle_stops_the_way_forward_and_not_the_way_back() -> None:
