@@ -113,7 +113,7 @@ def test_a_version_without_pods_costs_no_connection(
         assert code != 0
         assert "has the weights, but no ready endpoint of v2, so that the others get its share" in message
         code, message = play("tcp_route", tcp_route_method="endpoints", tcp_route_weights={"v1": 80, "v2": 20})
-        assert code != 0 and "No pod in the namespace molecule-echo matches version=v2" in message
+        assert code != 0 and f"No pod in the namespace {NAMESPACE} matches version=v2" in message
     finally:
         kubectl("-n", NAMESPACE, "scale", "deployment/tcp-echo-v2", f"--replicas={replicas}")
         kubectl("-n", NAMESPACE, "rollout", "status", "deployment/tcp-echo-v2", "--timeout=120s")
