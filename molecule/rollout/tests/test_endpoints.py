@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Weights on endpoints: no client notices the change of method, sessions live on, and a version may be gone.
 
-The tests follow one upon the other, and the route is left as it rests.
+The route is left as it rests.
 """
 
 from __future__ import annotations
@@ -65,13 +65,15 @@ def test_both_witnesses_agree_on_the_split(route: Route, verify: Verify, v1: int
     assert report["shares"]["one"] == pytest.approx(v1 / 100, abs=0.02)
 
 
-def test_the_other_method_s_weights_are_not_taken_for_these(verify: Verify) -> None:
+def test_the_other_method_s_weights_are_not_taken_for_these(route: Route, verify: Verify) -> None:
+    route(50)
     code, message, report = verify("other-method", {"one": 50, "two": 50}, method="route", wait_timeout=1)
     assert (code != 0, report["verdict"], report["method"]) == (True, "not probed", "route")
     assert "has (all versions) 100 on port 31400, not v1 50 / v2 50" in message
 
 
 def test_sessions_live_through_changes_of_weights(route: Route, kubectl: Kubectl, address: Address) -> None:
+    route(80)
     before = listeners(kubectl)
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(socket.create_connection(address, timeout=30)) for _each in range(20)]
@@ -87,7 +89,8 @@ def test_sessions_live_through_changes_of_weights(route: Route, kubectl: Kubectl
     assert listeners(kubectl) == before
 
 
-def test_the_labels_of_nodes_do_not_matter(verify: Verify, kubectl: Kubectl) -> None:
+def test_the_labels_of_nodes_do_not_matter(route: Route, verify: Verify, kubectl: Kubectl) -> None:
+    route(80)
     names = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone")
     try:
         kubectl("label", "nodes", "--all", *(f"{name}=here" for name in names))
@@ -100,8 +103,9 @@ def test_the_labels_of_nodes_do_not_matter(verify: Verify, kubectl: Kubectl) -> 
 
 
 def test_a_version_without_pods_costs_no_connection(
-    verify: Verify, play: Play, kubectl: Kubectl, address: Address
+    route: Route, verify: Verify, play: Play, kubectl: Kubectl, address: Address
 ) -> None:
+    route(80)
     replicas = kubectl("-n", NAMESPACE, "get", "deployment/tcp-echo-v2", "-o", "jsonpath={.spec.replicas}")
     kubectl("-n", NAMESPACE, "scale", "deployment/tcp-echo-v2", "--replicas=0")
     try:
