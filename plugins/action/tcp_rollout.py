@@ -30,7 +30,7 @@ from ansible_collections.trafficshift.istio.plugins.plugin_utils import (
 )
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._arguments import plain
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._report import ReportError
-from ansible_collections.trafficshift.istio.plugins.plugin_utils._rollout import Interrupted, Rollout, Settings
+from ansible_collections.trafficshift.istio.plugins.plugin_utils._rollout import Rollout, Settings
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._rollout_world import ClusterWorld, Target
 from ansible_collections.trafficshift.istio.plugins.plugin_utils._versions import versions
 
@@ -186,13 +186,11 @@ class ActionModule(ActionBase):
 
     @contextlib.contextmanager
     def _signals(self, rollout: Rollout) -> Iterator[None]:
-        """Let the first signal interrupt the way forward, and none the way back."""
+        """Let signals interrupt the way forward, and nothing end the way back."""
 
         def interrupt(number: int, _frame: FrameType | None) -> None:
-            if not self._interrupted:
-                self._interrupted = True
-                if rollout.is_interruptible:
-                    raise Interrupted(f"interrupted by {signal.Signals(number).name}")
+            self._interrupted = True
+            rollout.interrupt(f"interrupted by {signal.Signals(number).name}")
 
         kept = {number: signal.signal(number, interrupt) for number in _SIGNALS}
         try:

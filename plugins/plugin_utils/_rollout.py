@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The course of one rollout: step by step forward, and back when anything says so. Touches the world by World only.
 
-Whatever raises between the first change and the end leads back, an interruption too: signals raise Interrupted in the
-main thread, and are not heard any more once the way back has begun.
+Whatever raises between the first change and the end leads back. An interruption is kept until the next tick, so that it
+leaves nothing half done, no lock either, and is not heard any more once the way back has begun.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TRIES = 5  # to write what somebody else writes too
 
 
 class Interrupted(BaseException):
-    """A signal, or the end of the process that waits for this one. No Exception: libraries catch these."""
+    """A signal came, or the process that waits for this one is gone. No Exception: libraries catch these."""
 
 
 class Abandoned(BaseException):
@@ -157,6 +157,7 @@ class Rollout:
         self._moved = False  # weights were written, or a lost run may have written some
         self._ended = False  # nothing interrupts any more
         self._ticking = False
+        self._interruption = ""
         self._compared = _gates.Comparison(settings.alpha, settings.old, settings.new)
         self._baseline: _gates.ErrorComparison | None = None
         world.tick = self._tick
@@ -187,8 +188,13 @@ class Rollout:
 
     def run(self) -> dict[str, Any]:
         """Go through the steps, or back; return the result. Raises RampError and ClusterError if it did not begin."""
-        live, plan, lost = self._prepare()
+        try:
+            live, plan, lost = self._prepare()
+        except Interrupted as reason:
+            self._end("unchanged", f"{reason}; nothing was changed")
+            return self.result
         if lost and (lost.phase == BACK or self._settings.on_resume == "back"):
+            self._ended = True
             self._claim(live, lost, BACK)
             self._moved = True
             self._back(f"the rollout {lost.id} of {lost.owner} was lost at {weights_text(lost.weights)}")
@@ -209,10 +215,9 @@ class Rollout:
             self._back(_said(error))
         return self.result
 
-    @property
-    def is_interruptible(self) -> bool:
-        """Whether a signal is to raise Interrupted."""
-        return not self._ended
+    def interrupt(self, reason: str) -> None:
+        """Take the traffic back as soon as it can be done; for signal handlers."""
+        self._interruption = self._interruption or reason
 
     def _prepare(self) -> tuple[Live, _ramp.Plan, Record | None]:
         settings, world = self._settings, self._world
@@ -433,11 +438,15 @@ class Rollout:
 
     def _tick(self) -> None:
         """Keep the lease, and end the way forward when its time is over or nobody waits for it any more."""
-        if not self._holds or self._ticking:
+        if self._ticking:
+            return
+        if self._interruption and not self._ended:
+            raise Interrupted(self._interruption)
+        if not self._holds:
             return
         self._ticking = True
         try:
-            if self.is_interruptible and self._world.is_abandoned():
+            if not self._ended and self._world.is_abandoned():
                 if self._settings.on_resume == "resume":
                     raise Abandoned
                 raise Interrupted("the playbook is gone")

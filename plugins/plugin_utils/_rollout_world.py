@@ -164,6 +164,8 @@ class ClusterWorld:
         if self._probes:
             options = self._options(weights, percent)
             options["settle_timeout"] = self._patience if settle else options["settle_timeout"]
+            if percent and not settle:
+                options["ready_timeout"] = 0.0  # a step that does not answer at first is not in order
             probe = ProbeTask(options).run(self._watch)
         if self._target.witness != "probe" or self._connects:
             gateway = self._judge_counters(base, probe, weights, percent)
@@ -375,6 +377,7 @@ class ClusterWorld:
     def _patiently(self, call: Callable[[], Answer]) -> Answer:
         """Return what `call` returns, trying again as long as there is patience while the API server cannot answer."""
         deadline, pause = time.monotonic() + self._patience, FIRST_PAUSE
+        self.tick()
         while True:
             try:
                 return call()
