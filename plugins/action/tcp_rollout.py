@@ -21,6 +21,7 @@ from ansible_collections.kubernetes.core.plugins.module_utils.args_common import
 from ansible_collections.trafficshift.istio.plugins.module_utils import _ramp, _routes
 from ansible_collections.trafficshift.istio.plugins.module_utils._client import IMPORT_ERROR, Cluster, ClusterError
 from ansible_collections.trafficshift.istio.plugins.module_utils._gates import Gate
+from ansible_collections.trafficshift.istio.plugins.module_utils._gateway import weights_text
 from ansible_collections.trafficshift.istio.plugins.plugin_utils import (
     _health_checks,
     _process,
@@ -100,9 +101,11 @@ class ActionModule(ActionBase):
         try:
             rollout, world = self._prepare(args, task_vars or {})
             plan = rollout.plan()
-            world.check([*plan.steps, plan.before], args["new"])
+            world.check([plan.before, *plan.steps], args["new"], args["method"])
             if self._task.check_mode:
-                result.update(rollout.result, changed=plan.changes > 0, outcome="planned", msg=_planned(plan))
+                result.update(
+                    rollout.result, changed=plan.changes > 0, outcome="planned", msg=_planned(plan, rollout.result)
+                )
                 result["plan"] = plan.steps
                 return result
             with self._signals(rollout):
@@ -218,6 +221,10 @@ def _check_numbers(args: Mapping[str, Any]) -> None:
         raise ValueError(f"tcp_rollout_lock_timeout is {args['lock_timeout']}: give at least {SHORTEST_LEASE} seconds.")
 
 
-def _planned(plan: _ramp.Plan) -> str:
-    steps = ", then ".join(" / ".join(f"{v} {w}" for v, w in step.items() if w) for step in plan.steps)
-    return f"check mode: would go to {steps}" if plan.changes else f"check mode: {steps} is live, and would be verified"
+def _planned(plan: _ramp.Plan, result: Mapping[str, Any]) -> str:
+    steps = ", then ".join(weights_text(step) for step in plan.steps)
+    if not plan.changes:
+        return f"check mode: {steps} is live, and would be verified"
+    switch = result["switch"]
+    first = f"move the weights from the method {switch['from']} to {switch['to']}, then " if switch else ""
+    return f"check mode: would {first}go to {steps}"

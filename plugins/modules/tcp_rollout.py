@@ -270,8 +270,8 @@ steps:
       returned: when it was measured
   sample: []
 switch:
-  description: The change of the method, if there was one.
-  returned: when the method changed
+  description: The change of the method, null if there is none. C(cut) is the forecast of sessions that it cuts.
+  returned: when it was begun
   type: dict
   sample: {from: route, to: endpoints, cut: {total: 0, replicas: [], msg: no session would be cut}}
 back:

@@ -174,6 +174,7 @@ class Rollout:
             "before": {},
             "live": {},
             "lost": None,
+            "switch": None,
             "changed": False,
             "steps": [],
             "back": None,
@@ -241,6 +242,8 @@ class Rollout:
             return live, _ramp.Plan([before], before, int(not _ramp.same(before, live.weights))), lost
         if settings.obstacle:
             raise RampError(settings.obstacle)
+        if live.method != settings.method:
+            self.result["switch"] = {"from": live.method, "to": settings.method, "cut": None}
         return live, _ramp.plan(settings.steps, settings.old, settings.new, live.weights, before), lost
 
     def _verify_only(self, plan: _ramp.Plan) -> dict[str, Any]:
@@ -268,7 +271,7 @@ class Rollout:
             f"the weights move from the method {live.method} to {settings.method}, {weights_text(live.weights)} as "
             "they are; this touches the listener once"
         )
-        self.result["switch"] = {"from": live.method, "to": settings.method, "cut": self._allow_cut(live.method)}
+        self.result["switch"]["cut"] = self._allow_cut(live.method)
         self.result["changed"] = True
         world.switch(live, settings.method)
 
