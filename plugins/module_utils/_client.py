@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import ssl
 import tempfile
@@ -216,11 +217,7 @@ class Cluster:
             finally:
                 channel.close()
         except ApiException as error:
-            reason = str(error.reason or "")
-            if error.status == 403 or "status 403" in reason:
-                # A websocket takes the right to get, and from Kubernetes 1.35 on that to create too.
-                raise forbidden("get and create", "pods/exec", namespace) from error
-            raise ClusterError(f"The pod {where} could not be asked: {cut(reason or error)}.") from error
+            raise _refused_exec(error, namespace, where) from error
         except (OSError, ValueError) as error:
             raise ClusterError(f"The pod {where} could not be asked: {cut(error)}.") from error
         if status.get("status") != "Success":
@@ -300,7 +297,8 @@ def _translate(
                 "look who writes it too, and try again."
             )
         doing = f" when asked to {verb} {resource}" if verb else ""
-        answer = f"{_capital(server)} answered {error.status} ({cut(_body_message(error)).rstrip('.')}){doing}"
+        said = cut(_body_message(error.body) or error.reason or "").rstrip(".")
+        answer = f"{_capital(server)} answered {error.status} ({said}){doing}"
         if error.status == 429 or error.status >= 500:
             return UnreachableError(f"{answer}: try again later.")
         return ClusterError(f"{answer}: check that the kubeconfig points to the API server of a cluster.")
@@ -326,6 +324,27 @@ def _translate(
     return ClusterError(f"{_capital(server)} gave no usable answer ({cut(error)}): check that it is one.")
 
 
+def _refused_exec(error: Any, namespace: str, where: str) -> ClusterError:
+    """Return the sentence for what came of asking for a command in a pod.
+
+    An answer to the handshake is one text to the library: "Handshake status 503 Unavailable -+-+- headers -+-+- body".
+    """
+    head, _line, rest = str(error.reason or error).partition(" -+-+- ")
+    found = re.match(r"Handshake status (\d+) ?(.*)", head)
+    status, words = (int(found.group(1)), found.group(2)) if found else (error.status, head)
+    if status == 403:
+        # A websocket takes the right to get, and from Kubernetes 1.35 on that to create too.
+        return forbidden("get and create", "pods/exec", namespace)
+    if not status:
+        return ClusterError(f"The pod {where} could not be asked: {cut(words)}.")
+    body = rest.partition(" -+-+- ")[2] if found else error.body
+    said = cut(_body_message(body) or words).rstrip(".")
+    sentence = f"The pod {where} could not be asked: the API server answered {status} ({said})"
+    if status == 429 or status >= 500:
+        return UnreachableError(f"{sentence}, so try again later.")
+    return ClusterError(f"{sentence}.")
+
+
 def forbidden(verb: str, resource: str, namespace: str) -> ForbiddenError:
     """Return the error that names the missing right."""
     place = f"in the namespace {namespace}" if namespace else "in the whole cluster"
@@ -337,12 +356,13 @@ def _missing(api_version: str, kind: str) -> str:
     return f"The cluster does not know the kind {kind} of {api_version}: install what brings it, for example Istio."
 
 
-def _body_message(error: Any) -> str:
+def _body_message(body: Any) -> str:
+    """Return what a body of an answer says, empty if nothing."""
+    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or "")
     try:
-        return str(json.loads(error.body)["message"])
+        return str(json.loads(text)["message"])
     except (TypeError, ValueError, KeyError):
-        body = error.body.decode("utf-8", "replace") if isinstance(error.body, bytes) else error.body
-        return str(body or error.reason or "")
+        return "" if text == "None" else text
 
 
 def _ssl_words(reason: Any) -> str:

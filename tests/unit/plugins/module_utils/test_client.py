@@ -277,15 +277,64 @@ def test_what_a_server_said_is_one_bounded_line(text: str, length: int) -> None:
     assert shown.isprintable()
 
 
-def test_the_rights_to_look_into_a_pod_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A websocket takes get, and create from Kubernetes 1.35 on; whoever is told of one only would ask twice."""
+def refused(monkeypatch: pytest.MonkeyPatch, **answer: Any) -> ClusterError:
+    """Return what a command in a pod raises when it is answered like that."""
 
     def refuse(*_args: Any, **_kwargs: Any) -> None:
-        raise ApiException(status=0, reason="Handshake status 403 Forbidden")
+        raise ApiException(**answer)
 
     monkeypatch.setattr(_client, "stream", refuse)
     cluster = object.__new__(Cluster)
     cluster._api_client = ApiClient(Configuration())
-    with pytest.raises(ForbiddenError, match="may not get and create pods/exec in the namespace shop") as caught:
+    with pytest.raises(ClusterError) as caught:
         cluster.execute("shop", "p", "c", ["true"], 1)
-    assert caught.value.namespace == "shop"
+    return caught.value
+
+
+def handshake(status: str, body: str | None) -> dict[str, Any]:
+    """Return what the library makes of an answer to the handshake of a websocket."""
+    return {"status": 0, "reason": f"Handshake status {status} -+-+- {{'audit-id': '{SECRET}'}} -+-+- {body}"}
+
+
+def test_the_rights_to_look_into_a_pod_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A websocket takes get, and create from Kubernetes 1.35 on; whoever is told of one only would ask twice."""
+    error = refused(monkeypatch, **handshake("403 Forbidden", '{"message": "no"}'))
+    assert isinstance(error, ForbiddenError)
+    assert "may not get and create pods/exec in the namespace shop" in str(error)
+    assert error.namespace == "shop"
+
+
+ASKED = "The pod shop/p could not be asked"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "sentence"),
+    [
+        (
+            handshake("503 Service Unavailable", '{"kind": "Status", "message": "too busy."}'),
+            UnreachableError,
+            f"{ASKED}: the API server answered 503 (too busy), so try again later.",
+        ),
+        (
+            handshake("429 Too Many Requests", None),
+            UnreachableError,
+            f"{ASKED}: the API server answered 429 (Too Many Requests), so try again later.",
+        ),
+        (
+            {"status": 503, "reason": "Service Unavailable"},
+            UnreachableError,
+            f"{ASKED}: the API server answered 503 (Service Unavailable), so try again later.",
+        ),
+        (
+            handshake("404 Not Found", '{"kind": "Status", "message": "pods \\"p\\" not found"}'),
+            ClusterError,
+            f'{ASKED}: the API server answered 404 (pods "p" not found).',
+        ),
+        ({"status": 0, "reason": "[Errno 104] reset"}, ClusterError, f"{ASKED}: [Errno 104] reset."),
+    ],
+)
+def test_a_pod_that_cannot_be_asked_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], kind: type[ClusterError], sentence: str
+) -> None:
+    error = refused(monkeypatch, **answer)
+    assert (type(error), str(error)) == (kind, sentence)
