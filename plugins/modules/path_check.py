@@ -158,6 +158,7 @@ options:
       - Revision or tag of the control plane, as in the namespace label C(istio.io/rev).
       - Empty for the one that serves the label C(istio-injection=enabled).
       - If it is not given, the one that O(namespace) is labelled with.
+        What hangs on it is not checked if this account may not read that.
     type: str
 extends_documentation_fragment:
   - kubernetes.core.k8s_auth_options
@@ -309,6 +310,8 @@ class Checker:
         self.cluster = cluster
         self.params = params
         self.cache: dict[Any, Any] = {}
+        self.places = list(dict.fromkeys([params["namespace"], params["gateway_namespace"]]))
+        self.seen: list[str] = []  # the namespaces that could be looked into, if not all
 
     def check(self, hop: str) -> Hop:
         """Return what was found at a hop; what may not be read elsewhere than in the route's namespace stays open."""
@@ -320,9 +323,8 @@ class Checker:
             return Hop(hop, False if error.namespace == self.params["namespace"] else None, *split(error))
         except ClusterError as error:
             return Hop(hop, False, *split(error))
-        if found.ok and hop in EVERYWHERE_HOPS and self.cache.get("partly"):
-            seen = " and ".join(dict.fromkeys([self.params["namespace"], self.params["gateway_namespace"]]))
-            return found._replace(saw=f"{found.saw}, as far as this account sees ({seen})")
+        if found.ok and hop in EVERYWHERE_HOPS and self.seen:
+            return found._replace(saw=f"{found.saw}, as far as this account sees ({' and '.join(self.seen)})")
         return found
 
     def rights(self) -> Hop:
@@ -609,10 +611,7 @@ class Checker:
         """Return the revision, as the namespace's label says if it is not given; the default's is empty."""
         if self.params["revision"] is not None:
             return str(self.params["revision"])
-        try:
-            namespace = self._get("Namespace", self.params["namespace"], "")
-        except ForbiddenError:
-            return ""
+        namespace = self._get("Namespace", self.params["namespace"], "")
         return labels_of(namespace or {"metadata": {}}).get("istio.io/rev", "")
 
     def _mesh_localities(self) -> dict[str, Any]:
@@ -645,9 +644,8 @@ class Checker:
         try:
             return self._find(api_version, kind)
         except ForbiddenError:
-            self.cache["partly"] = True
-            namespaces = dict.fromkeys([self.params["namespace"], self.params["gateway_namespace"]])
-            return [item for namespace in namespaces for item in self._permitted(api_version, kind, namespace)]
+            self.seen = self.seen or self.places
+            return [item for namespace in self.places for item in self._permitted(api_version, kind, namespace)]
 
     def _permitted(self, api_version: str, kind: str, namespace: str) -> list[dict[str, Any]]:
         try:
@@ -655,6 +653,7 @@ class Checker:
         except ForbiddenError:
             if namespace == self.params["namespace"]:
                 raise
+            self.seen = [seen for seen in self.seen if seen != namespace]
             return []
 
     def _find(self, api_version: str, kind: str, namespace: str = "", labels: str = "") -> list[dict[str, Any]]:

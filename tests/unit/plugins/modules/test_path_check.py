@@ -212,9 +212,12 @@ def test_the_namespace_says_the_revision(cluster: FakeCluster) -> None:
     assert judged(hops=["istio"], revision=None) == {"istio": True}
 
 
-def test_a_namespace_that_may_not_be_read_is_taken_as_of_the_default_revision(cluster: FakeCluster) -> None:
+def test_what_hangs_on_an_unknown_revision_stays_open(cluster: FakeCluster) -> None:
     cluster.forbidden = {("Namespace", "")}
-    assert judged(hops=["istio"], revision=None) == {"istio": True}
+    found = {hop.hop: hop for hop in walk({**PARAMS, "revision": None})}
+    assert [name for name, hop in found.items() if not hop.ok] == ["istio", "mtls"]
+    for name in ("istio", "mtls"):
+        assert (found[name].ok, found[name].saw) == (None, "This account may not list Namespace (403)")
 
 
 def test_the_webhook_says_where_the_control_plane_is(cluster: FakeCluster) -> None:
@@ -412,9 +415,15 @@ def test_conflicts_are_looked_for_as_far_as_one_sees(cluster: FakeCluster) -> No
     cluster.forbidden = {("VirtualService", ""), ("VirtualService", "istio-system")}
     hop = walk({**PARAMS, "hops": ["conflicts"]})[0]
     assert hop.ok is True
-    assert "as far as this account sees (shop and istio-system)" in hop.saw
+    assert hop.saw.endswith("as far as this account sees (shop)")
     cluster.objects["VirtualService", "shop"].append(cluster.virtual("other", "shop"))
     assert judged(hops=["conflicts"]) == {"conflicts": False}
+
+
+def test_one_kind_that_may_not_be_read_hides_no_other(cluster: FakeCluster) -> None:
+    cluster.forbidden = {("Gateway", ""), ("Gateway", "istio-system"), ("VirtualService", "")}
+    cluster.objects["VirtualService", "istio-system"] = [cluster.virtual("other", "istio-system")]
+    assert "istio-system/other" in hop("conflicts").saw
 
 
 def test_without_cluster_nothing_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
