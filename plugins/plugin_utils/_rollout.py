@@ -293,15 +293,16 @@ class Rollout:
         self.result["steps"].append(step)
         try:
             self._prove(step, live.method)
+            world.say(f"{weights_text(weights)}: proven by {step['probe'].get('probes', 0)} probes")
             world.hold_sessions(weights, percent)
             if moves and settings.hold:
+                world.say(f"{weights_text(weights)}: held for {settings.hold:g} s")
                 self._hold(step, live.method)
             step["gates"] += [gate._asdict() for gate in world.checks(percent)]
             self._pass_gates(step)
             step["passed"] = True
         finally:
             step["ended"] = _ramp.iso(world.now())
-        world.say(f"{weights_text(weights)}: proven by {step['probe'].get('probes', 0)} probes, gates passed")
 
     def _prove(self, step: dict[str, Any], method: str) -> None:
         world, percent = self._world, step["percent"]
