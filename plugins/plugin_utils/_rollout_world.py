@@ -169,7 +169,7 @@ class ClusterWorld:
                 options["ready_timeout"] = 0.0  # a step that does not answer at first is not in order
             probe = ProbeTask(options).run(self._watch)
         if self._target.witness != "probe" or self._connects:
-            gateway = self._judge_counters(base, probe, weights, percent)
+            gateway = self._judge_counters(self._counters, base, probe, weights, percent)
         judges = [judge for judge in (probe if not self._connects else {}, gateway) if judge]
         evidence = judges[0]
         judge = next((judge for judge in judges if not judge["passed"]), evidence)
@@ -355,7 +355,12 @@ class ClusterWorld:
         return PROBES_A_TICK
 
     def _judge_counters(
-        self, base: _sessions.Reading, probe: Mapping[str, Any], weights: Weights, percent: int
+        self,
+        counters: _counters.Gateway,
+        base: _sessions.Reading,
+        probe: Mapping[str, Any],
+        weights: Weights,
+        percent: int,
     ) -> dict[str, Any]:
         """Return what gateway_sessions would: a verdict on its counters, and whether they confirm the probe's tally."""
         words = self._target.words
@@ -371,8 +376,7 @@ class ClusterWorld:
             "tally": tally,
             "tally_failed": probe.get("unanswered", 0),
         }
-        assert self._counters is not None
-        found = _counters.observe(self._counters, params, self._question(weights, percent), self.pause)
+        found = _counters.observe(counters, params, self._question(weights, percent), self.pause)
         return {key: value for key, value in found.items() if key not in ("changed", "failed", "reading")}
 
     def _patiently(self, call: Callable[[], Answer]) -> Answer:

@@ -63,9 +63,11 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Pages]:
         made.socket = tls.wrap_socket(made.socket, server_side=True)
     thread = threading.Thread(target=made.serve_forever, args=[0.01], daemon=True)
     thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
+    try:
+        yield made
+    finally:
+        made.shutdown()
+        made.server_close()
 
 
 @pytest.fixture
