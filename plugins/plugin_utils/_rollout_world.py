@@ -386,9 +386,11 @@ class ClusterWorld:
         while True:
             try:
                 return call()
-            except UnreachableError:
+            except UnreachableError as error:
                 if time.monotonic() >= deadline:
                     raise
+                if pause == FIRST_PAUSE:
+                    self.say(f"{error} Trying again for up to {self._patience:g} s")
                 self.unanswered += 1
             self.pause(min(pause, max(0.0, deadline - time.monotonic())))
             pause = min(2 * pause, LONGEST_PAUSE)

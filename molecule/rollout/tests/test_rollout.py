@@ -126,12 +126,6 @@ def test_it_takes_no_traffic_back_by_itself(rollout: Rollout, watch: WeightWatch
     assert len(watch.states()) == 1
 
 
-@pytest.fixture
-def from_the_beginning(route: Route, watch: WeightWatch) -> None:
-    if watch.states()[-1][1:] != (OLD, "endpoints", None):
-        route(100)
-
-
 @pytest.mark.usefixtures("from_the_beginning")
 def test_what_does_not_answer_as_declared_is_told_before_anything_moves(
     rollout: Rollout, watch: WeightWatch, record: Callable[[], str]
