@@ -101,7 +101,7 @@ class ActionModule(ActionBase):
         try:
             rollout, world = self._prepare(args, task_vars or {})
             plan = rollout.plan()
-            world.check([plan.before, *plan.steps], args["new"], args["method"])
+            world.check([plan.before, *plan.steps], args["new"], None if plan.back else args["method"])
             if self._task.check_mode:
                 result.update(
                     rollout.result, changed=plan.changes > 0, outcome="planned", msg=_planned(plan, rollout.result)

@@ -62,6 +62,7 @@ class Plan(NamedTuple):
     steps: list[Weights]
     before: Weights
     changes: int  # steps that are not live yet
+    back: bool = False  # a lost rollout is to be taken back, and nothing else done
 
 
 def validate_steps(steps: Any) -> list[int]:

@@ -194,7 +194,7 @@ class Rollout:
         except Interrupted as reason:
             self._end("unchanged", f"{reason}; nothing was changed")
             return self.result
-        if lost and (lost.phase == BACK or self._settings.on_resume == "back"):
+        if lost and plan.back:
             self._ended = True
             self._claim(live, lost, BACK)
             self._moved = True
@@ -239,7 +239,7 @@ class Rollout:
         before = lost.before if lost else live.weights
         self.result.update(before=before, live=live.weights)
         if lost and (lost.phase == BACK or settings.on_resume == "back"):
-            return live, _ramp.Plan([before], before, int(not _ramp.same(before, live.weights))), lost
+            return live, _ramp.Plan([before], before, int(not _ramp.same(before, live.weights)), back=True), lost
         if settings.obstacle:
             raise RampError(settings.obstacle)
         if live.method != settings.method:

@@ -100,12 +100,16 @@ class ClusterWorld:
         self._window: _sessions.Window | None = None
         self._counters: _counters.Gateway | None = None
 
-    def check(self, steps: Sequence[Weights], new: str, method: str) -> None:
-        """Raise ValueError or ClusterError with one sentence if a step cannot be measured, or could not be written."""
+    def check(self, steps: Sequence[Weights], new: str, method: str | None = None) -> None:
+        """Raise ValueError or ClusterError with one sentence if a step cannot be measured, or could not be written.
+
+        Without a method, the way back, what others wrote is no reason to leave traffic where it is.
+        """
         for resource in ("virtualservices", "destinationrules"):
             if not self._cluster.may("patch", "networking.istio.io", resource, str(self._spec["namespace"])):
                 raise forbidden("patch", f"{resource}.networking.istio.io", str(self._spec["namespace"]))
-        self._store.objects(self.read(), steps[-1], method)
+        if method:
+            self._store.objects(self.read(), steps[-1], method)
         for weights in steps:
             self._question(weights, weights.get(new, 0))
             if self._probes or any(self._held_kinds.values()):
