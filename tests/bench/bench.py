@@ -2,7 +2,7 @@
 # Copyright: (c) 2026, trafficshift.istio maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measures the probe engine against a C client, asyncio's streams and the written task's shell loop, and its memory.
+"""Measures the probe engine against C clients, asyncio's streams and the written task's shell loop, and its memory.
 
 Usage: bench.py [--quick]
 
@@ -17,6 +17,7 @@ elsewhere so many would fill the tables of the machine's firewall. Linux only.
 
 from __future__ import annotations
 
+import _socket
 import argparse
 import asyncio
 import importlib
@@ -26,6 +27,7 @@ import math
 import os
 import platform
 import resource
+import select
 import shutil
 import socket
 import statistics
@@ -56,6 +58,7 @@ CLIENTS = {
     "engine": "engine",
     "c": "C, epoll",
     "eager": "C, epoll, sends at once",
+    "bare": "Python, system calls alone",
     "asyncio": "asyncio streams",
 }
 # name: number of probes, command
@@ -136,8 +139,33 @@ def measure_with_asyncio(question: Question, address: str, port: int) -> Tally:
     return tally
 
 
+def measure_bare(question: Question, address: str, port: int) -> Tally:
+    """Make the system calls that a probe takes, and nothing else: no deadlines, no errors, no verdict, replies unread.
+
+    Whatever probes in Python takes at least this.
+    """
+    line, made, held = date_line(), 0, {}
+    with select.epoll() as ready:
+        while made < question.max_probes or held:
+            while made < question.max_probes and len(held) < CONCURRENCY:
+                connection = _socket.SocketType(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+                connection.connect_ex((address, port))  # over loopback it is there at once
+                connection.send(line)
+                ready.register(connection, select.EPOLLIN)
+                held[connection.fileno()] = connection
+                made += 1
+            for number, _event in ready.poll():
+                connection = held.pop(number)
+                connection.recv(256)
+                connection.close()
+    tally = Tally(EXPECT)
+    tally.add_all([("", "one", 0.0)] * made)
+    return tally
+
+
 MEASURES: dict[str, Callable[[Question, str, int], Tally]] = {
     "engine": measure,
+    "bare": measure_bare,
     "verdict": measure,
     "memory": measure_roaming,
     "asyncio": measure_with_asyncio,
