@@ -131,8 +131,8 @@ def test_the_api_server_turns_everything_away_for_a_while(
         token = kubectl("create", "token", *account).strip()
         with FlakyApi(facts) as api, Clients(address) as clients:
             kubeconfig = api.kubeconfig(tmp_path / "kubeconfig", token)
-            with ramp(k8s_kubeconfig=kubeconfig) as running:
-                watch.until(at_20)
+            with ramp(k8s_kubeconfig=kubeconfig, tcp_rollout_hold=20) as running:
+                running.until("v2 20: proven")
                 with api.answering(status):
                     running.until("Trying again")
                     time.sleep(10)
