@@ -25,7 +25,6 @@ OLD = {"v1": 100}
 
 Play = Callable[..., "tuple[int, str]"]
 Kubectl = Callable[..., str]
-Route = Callable[..., str]
 Started = Callable[..., AbstractContextManager[Playbook]]
 Rollout = Callable[..., "tuple[int, str, dict[str, Any]]"]
 
@@ -239,7 +238,7 @@ def test_a_second_rollout_is_refused_and_names_the_first(
     assert record() == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 @pytest.mark.usefixtures("from_the_beginning")
 def test_a_signal_takes_it_back(
     started: Started, watch: WeightWatch, address: Address, record: Callable[[], str], number: signal.Signals
