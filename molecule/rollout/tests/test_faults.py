@@ -190,8 +190,8 @@ def test_the_new_version_answers_rubbish(
     assert set(clients.words()) == {"one", "rubbish"}
 
 
-# Where in the ramp a run is killed: what its output says, and how many seconds later. That no point is forgotten is what
-# tests/unit/plugins/plugin_utils/test_rollout.py is for; here the processes and the cluster are real.
+# Where in the ramp a run is killed: what its output says, and how many seconds later. That no point is forgotten is for
+# tests/unit/plugins/plugin_utils/test_rollout.py to see; here the processes and the cluster are real.
 POINTS: dict[signal.Signals, list[tuple[str, float]]] = {
     signal.SIGKILL: [
         ("v1 100: proven", 0.0),
