@@ -570,9 +570,9 @@ def _splice(client: socket.socket, server: ssl.SSLSocket) -> None:
 
 @contextlib.contextmanager
 def gateway_pod_killed(kubectl: Kubectl) -> Iterator[str]:
-    """Kill a replica of the gateway with all it holds; in the end there are as many as before."""
-    pods = ("get", "pods", "-n", ISTIO, "-l", "istio=ingressgateway", "-o", "jsonpath={.items[0].metadata.name}")
-    name = kubectl(*pods)
+    """Kill a replica of the gateway with all it holds; in the end there are as many as before, and it gets nothing."""
+    pods = ("get", "pods", "-n", ISTIO, "-l", "istio=ingressgateway", "-o")
+    name, address = kubectl(*pods, "jsonpath={.items[0].metadata.name} {.items[0].status.podIP}").split()
     # Deleting a pod, even without grace, leaves its proxy a while to serve on.
     kill = (
         "for comm in /proc/[0-9]*/comm; do case $(cat $comm) in envoy) kill -9 $(echo $comm | tr -dc 0-9);; esac; done"
@@ -583,6 +583,16 @@ def gateway_pod_killed(kubectl: Kubectl) -> Iterator[str]:
         yield name
     finally:
         kubectl("rollout", "status", "deployment/istio-ingressgateway", "-n", ISTIO, "--timeout=180s")
+        _wait_until_forgotten(kubectl, address)
+
+
+def _wait_until_forgotten(kubectl: Kubectl, address: str) -> None:
+    """Wait until the gateway's Service sends nothing to an address any more, which on a busy machine is not at once."""
+    slices = ("get", "endpointslices", "-n", ISTIO, "-l", "kubernetes.io/service-name=istio-ingressgateway", "-o")
+    deadline = time.monotonic() + 120
+    while address in kubectl(*slices, "jsonpath={.items[*].endpoints[*].addresses[*]}").split():
+        assert time.monotonic() < deadline, f"{address} is still an endpoint of the gateway"
+        time.sleep(0.2)
 
 
 @contextlib.contextmanager
