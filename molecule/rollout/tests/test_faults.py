@@ -81,8 +81,8 @@ def at_20(state: State) -> bool:
 def test_a_gateway_pod_is_killed_in_mid_step(
     ramp: Callable[..., AbstractContextManager[Playbook]], watch: WeightWatch, address: Address, kubectl: Kubectl
 ) -> None:
-    with Clients(address) as clients, ramp(tcp_verify_max_errors=200, tcp_rollout_hold=5) as running:
-        watch.until(at_20)
+    with Clients(address) as clients, ramp(tcp_verify_max_errors=200, tcp_rollout_hold=20) as running:
+        running.until("v2 20: held")
         killed = time.monotonic()
         with gateway_pod_killed(kubectl):
             running.wait()

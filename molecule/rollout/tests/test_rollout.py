@@ -272,7 +272,7 @@ def test_a_playbook_that_is_killed_alone_is_taken_back_by_what_is_left(
 
 @pytest.mark.usefixtures("from_the_beginning")
 def test_a_foreign_record_is_not_overwritten(
-    rollout: Rollout, kubectl: Kubectl, namespace: str, watch: WeightWatch
+    rollout: Rollout, kubectl: Kubectl, namespace: str, record: Callable[[], str]
 ) -> None:
     annotate = ("annotate", "virtualservice", "tcp-echo", "-n", namespace)
     kubectl(*annotate, f"{RECORD}=something else")
@@ -280,9 +280,12 @@ def test_a_foreign_record_is_not_overwritten(
         code, said, _told = rollout()
         assert code != 0
         assert f"has an annotation {RECORD} that this version of the collection cannot read" in said
+        assert record() == "something else"
     finally:
         kubectl(*annotate, f"{RECORD}-")
-    assert watch.sets() == [OLD]
+    rule = json.loads(kubectl("get", "destinationrule", "tcp-echo-destination", "-n", namespace, "-o", "json"))
+    setting = rule["spec"]["trafficPolicy"]["loadBalancer"]["localityLbSetting"]
+    assert setting["distribute"][0]["to"] == OLD
 
 
 @pytest.mark.usefixtures("from_the_beginning")
