@@ -128,8 +128,9 @@ class ActionModule(ActionBase):
         return result
 
     def _prepare(self, args: Mapping[str, Any], task_vars: Mapping[str, Any]) -> tuple[Rollout, ClusterWorld]:
-        spec = {**args["route"], "weights": {args["new"]: 100}}
-        route = _routes.validate_spec(spec)
+        # Weights come with the steps; these are only there to be valid.
+        weights = dict.fromkeys(list(args["route"].get("versions") or {})[:1], 100)
+        route = _routes.validate_spec({**args["route"], "weights": weights})
         _ramp.validate_versions(args["old"], args["new"], route["versions"])
         _check_numbers(args)
         settings = Settings(

@@ -49,6 +49,7 @@ def run(kubeconfig: Path, **changed: Any) -> dict[str, Any]:
     [
         ({"steps": []}, "tcp_rollout_steps is"),
         ({"old": "v0"}, "tcp_rollout_from is 'v0'"),
+        ({"new": "v3"}, "tcp_rollout_to is 'v3'"),
         ({"new": "v1"}, "both v1"),
         ({"hold": -1}, "tcp_rollout_hold is -1"),
         ({"deadline": float("inf")}, "tcp_rollout_deadline is inf"),
