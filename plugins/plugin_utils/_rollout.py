@@ -419,14 +419,14 @@ class Rollout:
             if not _ramp.same(live.weights, weights):
                 record = self._me._replace(weights=weights, last=live.weights, renewed=_ramp.iso(self._world.now()))
                 self._moved = self.result["changed"] = True
+                self._me = record  # before it is written: a renewal in the middle must not put the old one back
                 self._world.write_weights(live, weights, record)
-                self._me = record
 
         self._mine(write)
         self._world.say(f"{weights_text(weights)}: written")
 
-    def _mine(self, write: Callable[[Live], None]) -> Live:
-        """Write something on the route as long as this run has it; raises RampError if it was taken over."""
+    def _mine(self, write: Callable[[Live], None]) -> None:
+        """Write something on the route as long as this run has it; raises Left if it was taken over."""
         for _try in range(TRIES):
             live = self._world.read()
             if live.record is None or live.record.id != self._me.id:
@@ -435,7 +435,7 @@ class Rollout:
                 raise Left(f"{who} took the route {self._world.reference} over")
             try:
                 write(live)
-                return live
+                return
             except ConflictError:
                 continue
         raise ClusterError(f"The route {self._world.reference} is written by somebody else all the time: find out who.")

@@ -469,6 +469,27 @@ def test_a_lease_that_cannot_be_renewed_for_a_while_ends_nothing() -> None:
     assert rollout(world, hold=30.0).run()["outcome"] == "completed"
 
 
+def test_a_renewal_in_the_middle_of_a_write_keeps_the_step_on_record() -> None:
+    """With endpoints the record is written first, and the weights can be refused for longer than a third of the lease."""
+
+    class TwoObjects(MemoryWorld):
+        def write_weights(self, live: Live, weights: Weights, record: Record) -> None:
+            self.write_record(live, record)
+            self.seconds += 30
+            self.tick()
+            self.weights = dict(weights)
+            self.history.append(dict(weights))
+            if weights["v2"] == 20:
+                raise Killed
+
+    world = TwoObjects()
+    with pytest.raises(Killed):
+        rollout(world).run()
+    assert world.record
+    assert _ramp.same(world.record.weights, world.weights)
+    _ramp.check_live(world.record, world.weights, world.reference)
+
+
 def test_sessions_that_a_change_would_cut_are_told_before() -> None:
     world = MemoryWorld()
     world.method, world.live_sessions = "route", 7
