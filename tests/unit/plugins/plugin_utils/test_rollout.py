@@ -470,7 +470,7 @@ def test_a_lease_that_cannot_be_renewed_for_a_while_ends_nothing() -> None:
 
 
 def test_a_renewal_in_the_middle_of_a_write_keeps_the_step_on_record() -> None:
-    """With endpoints the record is written first, and the weights can be refused for longer than a third of the lease."""
+    """With endpoints the record is written first, and the weights can be refused for longer than the lease is fresh."""
 
     class TwoObjects(MemoryWorld):
         def write_weights(self, live: Live, weights: Weights, record: Record) -> None:
