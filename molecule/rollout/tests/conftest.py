@@ -36,6 +36,20 @@ def address() -> Address:
 
 
 @pytest.fixture(scope="session")
+def node(facts: dict[str, str]) -> Callable[..., str]:
+    """Run a command on the lab's node; return what it printed."""
+    lab = Path(facts["k8s_kubeconfig"]).parent
+    provider = (lab / "engine").read_text().strip()
+    engine = str(lab.parents[1] / "bin/podman") if provider == "podman" else provider
+
+    def call(*arguments: str) -> str:
+        command = [engine, "exec", f"{lab.name}-control-plane", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    return call
+
+
+@pytest.fixture(scope="session")
 def module(facts: dict[str, str]) -> Module:
     """Run a module of the collection on the scenario's cluster; return its result."""
 
@@ -79,7 +93,7 @@ def resting(route: Route) -> Iterator[None]:
 def from_the_beginning(route: Route, facts: dict[str, str]) -> None:
     """Have the route as it rests before anything of the test looks at it."""
     with WeightWatch(facts) as watching:
-        rests = watching.states()[-1][1:] == ({"v1": 100}, "endpoints", None)
+        rests = watching.now()[1:] == ({"v1": 100}, "endpoints", None)
     if not rests:
         route(100)
 

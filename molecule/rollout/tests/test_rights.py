@@ -81,7 +81,7 @@ def account(play: Play, kubectl: Kubectl) -> Iterator[str]:
 
 @pytest.fixture
 def from_the_beginning(route: Route, watch: WeightWatch) -> None:
-    if watch.states()[-1][1:] != (OLD, "endpoints", None):
+    if watch.now()[1:] != (OLD, "endpoints", None):
         route(100)
 
 
@@ -194,7 +194,7 @@ def test_a_right_that_is_missing_is_named_and_nothing_moves(
     wanted = rf"may not {' and '.join(right.verbs)} {right.resource}[a-z.]* in the namespace {right.namespace} "
     assert re.search(wanted, said), said
     assert watch.sets() == before
-    assert watch.states()[-1].record is None
+    assert watch.now().record is None
 
 
 def test_what_is_optional_may_be_missing(

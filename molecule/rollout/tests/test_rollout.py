@@ -90,8 +90,8 @@ def test_each_step_is_proven_and_no_client_notices(
         assert [replica["ok"] for replica in step["convergence"]["replicas"]] == [True] * 3
         assert step["probe"]["shares"]["two"] == pytest.approx(step["percent"] / 100, abs=0.02)
         assert step["uncounted"] == ""
-    # Every connection of the clients counts too, but for those between two readings.
-    assert sum(seen["made"] for step in told["steps"] for seen in step["failures"].values()) > 4000
+        # The connections of the clients count too.
+        assert sum(seen["made"] for seen in step["failures"].values()) > step["probe"]["probes"]
     assert {gate["gate"] for gate in told["steps"][2]["gates"]} == {
         "split",
         "connect_failures v1",
