@@ -541,8 +541,11 @@ class Rollout:
     def _leave(self, reason: str) -> None:
         """End at the step that is live."""
         self._ended = True
-        if self._holds:
-            self._release()
+        try:
+            if self._holds:
+                self._release()
+        except Exception as error:  # the weights are as they are to be, and the result has to say so
+            reason += f"; the record {_ramp.ANNOTATION} stays on the route, because {_said(error)}"
         self._end("left", f"stopped, {reason}")
 
     def _end(self, outcome: str, message: str) -> None:

@@ -522,6 +522,21 @@ def test_too_many_sessions_stop_it_where_it_is() -> None:
     assert rollout(world, "second", method="route", max_sessions_cut=6).run()["outcome"] == "completed"
 
 
+def test_a_record_that_cannot_be_removed_where_it_stops_is_told() -> None:
+    world = MemoryWorld()
+    world.method, world.live_sessions = "route", 7
+
+    def break_all(_number: int, name: str, done: bool) -> None:
+        if name == "write_record" and world.record and not done:
+            raise UnreachableError("No answer.")
+
+    world.trap = break_all
+    result = rollout(world, method="route", max_sessions_cut=6).run()
+    assert (result["outcome"], world.weights) == ("left", BEFORE)
+    assert "allows 6" in result["msg"]
+    assert result["msg"].endswith("; the record trafficshift.istio/rollout stays on the route, because No answer.")
+
+
 def test_sessions_that_do_not_end_are_told_and_fail_nothing() -> None:
     world = MemoryWorld()
     world.live_sessions = 3
