@@ -172,8 +172,9 @@ class Cluster:
         return answer
 
     def may(self, verb: str, group: str, resource: str, namespace: str) -> bool:
-        """Return whether the account has the right."""
-        attributes = {"verb": verb, "group": group, "resource": resource, "namespace": namespace}
+        """Return whether the account has the right; a subresource stands behind a slash, as in pods/exec."""
+        name, _slash, sub = resource.partition("/")
+        attributes = {"verb": verb, "group": group, "resource": name, "subresource": sub, "namespace": namespace}
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",

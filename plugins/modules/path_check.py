@@ -299,7 +299,7 @@ ISTIO_KINDS = {"DestinationRule": "destinationrules", "Gateway": "gateways", "Vi
 ROUTE_HOPS = ("listener", "destination_rule", "mtls")  # say nothing without Istio's kinds
 EVERYWHERE_HOPS = ("destination_rule", "mtls", "conflicts")  # other namespaces can have what breaks them
 PAUSE = 1.0  # seconds between two looks
-NEEDED_VERBS = ("get", "create", "patch", "delete")
+NEEDED_VERBS = ("get", "list", "create", "patch", "delete")
 NEEDED_READING = (("list", "", "pods"), ("get", "", "services"))
 
 

@@ -109,6 +109,8 @@ class ClusterWorld:
             if not self._cluster.may("patch", "networking.istio.io", resource, str(self._spec["namespace"])):
                 raise forbidden("patch", f"{resource}.networking.istio.io", str(self._spec["namespace"]))
         if method:
+            if not self._cluster.may("get", "", "pods/exec", self._target.namespace):
+                raise forbidden("get and create", "pods/exec", self._target.namespace)
             self._store.objects(self.read(), steps[-1], method)
         for weights in steps:
             self._question(weights, weights.get(new, 0))

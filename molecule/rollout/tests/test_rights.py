@@ -197,6 +197,32 @@ def test_a_right_that_is_missing_is_named_and_nothing_moves(
     assert watch.now().record is None
 
 
+def test_a_route_that_cannot_be_read_is_named(
+    rollout: Rollout, lacking: Callable[[Right], None], watch: WeightWatch
+) -> None:
+    lacking(Right("", "", "virtualservices", ("list",)))
+    lacking(Right("", HOME, "virtualservices", ("list",)))
+    code, said, told = rollout()
+    assert code != 0
+    assert said == (
+        f"Task failed: Action failed: This account may not list the kind VirtualService in the namespace {HOME} (403): "
+        "ask for that right, or use another account."
+    )
+    assert told == {}
+    assert len(watch.states()) == 1
+
+
+def test_a_dry_run_sees_that_the_gateway_cannot_be_looked_into(
+    play: Play, kubeconfig: str, lacking: Callable[[Right], None], watch: WeightWatch
+) -> None:
+    right = next(right for right in NEEDED if right.resource == "pods/exec")
+    lacking(right)
+    code, said = play("rollout.yml", check=True, k8s_kubeconfig=kubeconfig)
+    assert code != 0
+    assert f"This account may not get and create pods/exec in the namespace {ISTIO} (403)" in said
+    assert len(watch.states()) == 1
+
+
 def test_what_is_optional_may_be_missing(
     rollout: Rollout, lacking: Callable[[Right], None], watch: WeightWatch, address: Address
 ) -> None:

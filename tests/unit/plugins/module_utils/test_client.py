@@ -152,11 +152,22 @@ def test_plain_dicts_come_back(server: Server) -> None:
     assert cluster.get("v1", "Pod", "b", "shop") is None
 
 
-def test_a_right_is_asked_for(server: Server) -> None:
-    assert connect(server).may("patch", "networking.istio.io", "gateways", "shop")
-    attributes = {"verb": "patch", "group": "networking.istio.io", "resource": "gateways", "namespace": "shop"}
+@pytest.mark.parametrize(
+    ("verb", "group", "asked", "resource", "subresource"),
+    [("patch", "networking.istio.io", "gateways", "gateways", ""), ("get", "", "pods/exec", "pods", "exec")],
+)
+def test_a_right_is_asked_for(
+    server: Server, verb: str, group: str, asked: str, resource: str, subresource: str
+) -> None:
+    assert connect(server).may(verb, group, asked, "shop")
     assert server.seen[-1][0] == "POST"
-    assert server.seen[-1][2]["spec"] == {"resourceAttributes": attributes}
+    assert server.seen[-1][2]["spec"]["resourceAttributes"] == {
+        "verb": verb,
+        "group": group,
+        "resource": resource,
+        "subresource": subresource,
+        "namespace": "shop",
+    }
 
 
 def test_a_missing_right_is_named(server: Server) -> None:

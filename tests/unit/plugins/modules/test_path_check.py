@@ -252,7 +252,7 @@ def test_a_wide_right_saves_the_single_questions(cluster: FakeCluster) -> None:
     hop = walk({**PARAMS, "hops": ["rights"]})[0]
     assert hop.ok is False
     assert "may not patch destinationrules, gateways, virtualservices in the namespace shop" in hop.saw
-    assert len(cluster.calls) == 15
+    assert len(cluster.calls) == 18
 
 
 def test_what_may_not_be_read_elsewhere_stays_open(cluster: FakeCluster) -> None:
