@@ -203,6 +203,7 @@ def _fetch(check: Check) -> tuple[int, bytes]:
     found: list[tuple[int, bytes]] = []
     failed: list[str] = []
     over = threading.Event()
+    late = f"its {check.timeout:g} s were over"
 
     def ask() -> None:
         try:
@@ -228,14 +229,17 @@ def _fetch(check: Check) -> tuple[int, bytes]:
             failed.append(f"what came is no whole HTTP answer ({type(error).__name__})")
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or error
-            failed.append(_cut(check, getattr(reason, "strerror", None) or reason) or type(reason).__name__)
+            # Without an errno it is the socket's own time limit, which is the same.
+            timed_out = isinstance(reason, TimeoutError) and reason.errno is None
+            said = late if timed_out else _cut(check, getattr(reason, "strerror", None) or reason)
+            failed.append(said or type(reason).__name__)
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(check.timeout)
     if not found and not failed:
         over.set()
-        raise _Unreachable(f"its {check.timeout:g} s were over")
+        raise _Unreachable(late)
     if failed:
         raise _Unreachable(failed[0])
     return found[0]

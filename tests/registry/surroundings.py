@@ -173,7 +173,8 @@ class Lab:
     def __init__(self, registry: Registry, downloads: str) -> None:
         self.settings = {
             "kind_lab_name": "registry-test",
-            "kind_lab_port": free_port(),
+            # Below the ports that connections leave from, as one of them would have it by the time the lab is made.
+            "kind_lab_port": int(os.environ.get("TRAFFICSHIFT_REGISTRY_PORT") or 31470),
             "kind_lab_images": "auto",
             # Only podman keeps its storage, which the test removes, in the cache.
             "kind_lab_provider": "podman",

@@ -91,8 +91,8 @@ class Clients:
             thread.join()
 
     def words(self, since: float = 0.0) -> Counter[str]:
-        """Return how often each version answered, from a time on."""
-        return Counter(seen.word for seen in self.seen if seen.word and seen.at >= since)
+        """Return how often each version answered connections that began at a time or later."""
+        return Counter(seen.word for seen in self.seen if seen.word and seen.began >= since)
 
     def errors(self) -> list[Seen]:
         """Return the connections that got no answer."""
@@ -579,9 +579,11 @@ def gateway_pod_killed(kubectl: Kubectl, node: Node) -> Iterator[str]:
     """Kill a replica of the gateway with all it holds; in the end there are as many as before, and it gets nothing."""
     pods = ("get", "pods", "-n", ISTIO, "-l", "istio=ingressgateway", "-o")
     name, address = kubectl(*pods, "jsonpath={.items[0].metadata.name} {.items[0].status.podIP}").split()
-    # Deleting a pod, even without grace, leaves its proxy a while to serve on.
+    # Deleting a pod, even without grace, leaves its proxy a while to serve on. The kill is the shell's last act: the
+    # container ends with its Envoy, and whatever runs in it.
     kill = (
-        "for comm in /proc/[0-9]*/comm; do case $(cat $comm) in envoy) kill -9 $(echo $comm | tr -dc 0-9);; esac; done"
+        "for comm in /proc/[0-9]*/comm; do case $(cat $comm) in envoy) pid=$(echo $comm | tr -dc 0-9);; esac; done; "
+        "kill -9 $pid"
     )
     try:
         kubectl("exec", name, "-n", ISTIO, "-c", "istio-proxy", "--", "sh", "-c", kill)

@@ -20,7 +20,7 @@ from ansible_collections.trafficshift.istio.plugins.module_utils._gates import (
     absolute,
     errors_gate,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, hypergeom
 
@@ -49,7 +49,6 @@ def test_errors() -> None:
     assert errors_gate({str(kind): 1 for kind in range(9)}, 50, 9).msg.endswith("1 4, and others), 9 may")
 
 
-@settings(deadline=None)
 @given(WINDOWS, st.sampled_from([0.001, 0.05, 0.4]))
 def test_the_formula(windows: Any, alpha: float) -> None:
     """Against binomial likelihoods from scipy: a product over the windows for each ratio, then the mixture."""

@@ -95,7 +95,7 @@ def looks(draw: st.DrawFn) -> tuple[dict[str, int], dict[str, int]]:
     return expect, dict(zip(expect, counts))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(looks(), st.sampled_from([0.03, 0.05, 0.1]), st.sampled_from([1e-3, 0.01, 0.2]), st.sampled_from([1e-3, 0.1]))
 def test_the_formula(case: Any, tolerance: float, alpha: float, beta: float) -> None:
     expect, counts = case
@@ -109,7 +109,6 @@ def test_the_formula(case: Any, tolerance: float, alpha: float, beta: float) -> 
     assert wanted == "" or judged.more is None
 
 
-@settings(deadline=None)
 @given(looks())
 def test_intervals_say_what_the_look_says(case: Any) -> None:
     """Inside of every band is a pass, outside of one a fail, which for more destinations takes more evidence still."""
@@ -134,7 +133,6 @@ def test_intervals_say_what_the_look_says(case: Any) -> None:
     assert len(expect) > 2 or (verdict == "fail") is outside
 
 
-@settings(deadline=None)
 @given(looks(), st.integers(2, 20))
 def test_more_probes_of_the_same_shares_narrow_the_intervals(case: Any, factor: int) -> None:
     expect, counts = case
@@ -145,7 +143,6 @@ def test_more_probes_of_the_same_shares_narrow_the_intervals(case: Any, factor: 
         assert high - low < before[word][1] - before[word][0]
 
 
-@settings(deadline=None)
 @given(looks(), st.randoms())
 def test_names_and_order_do_not_matter(case: Any, random: Any) -> None:
     expect, counts = case
@@ -158,7 +155,6 @@ def test_names_and_order_do_not_matter(case: Any, random: Any) -> None:
     assert two.intervals == {f"x{name}": one.intervals[name] for name in expect}
 
 
-@settings(deadline=None)
 @given(st.integers(1, 99), st.integers(1, 60), st.data())
 def test_of_two_destinations_one_says_it_all(percent: int, waves: int, data: Any) -> None:
     hits = data.draw(st.integers(0, waves * WAVE))
@@ -350,7 +346,6 @@ def test_all_deviations_at_once_the_largest_first() -> None:
     assert verdict.deviations == [Deviation("b", 0.3, 0.05), Deviation("c", 0.2, 0.35), Deviation("a", 0.5, 0.6)]
 
 
-@settings(deadline=None)
 @given(looks())
 def test_that_many_more_would_settle_it(case: Any) -> None:
     expect, counts = case
@@ -629,7 +624,6 @@ def test_fixed_with_errors_allowed() -> None:
     assert judge(question, {"one": 74, "two": 20}, {"reset": 6}).deviations == [Deviation("one", 0.8, 0.74)]
 
 
-@settings(deadline=None)
 @given(looks(), st.integers(1, 49), st.dictionaries(st.sampled_from(["refused", "reset"]), st.integers(1, 5)))
 def test_the_rule_of_fixed(case: Any, points: int, errors: dict[str, int]) -> None:
     """Pass if and only if no error, and every share within its closed band."""

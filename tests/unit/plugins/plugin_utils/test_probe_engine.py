@@ -29,7 +29,7 @@ from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_protocol
     LineEcho,
     make_protocol,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 # What a peer does: (seconds since the step before, bytes to send | errno to fail with | None to close). The first step
@@ -508,7 +508,6 @@ def told(script: Script, timeout: float) -> str:
     return "timeout"
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(
     st.lists(scripts, min_size=1, max_size=12),
     st.integers(1, 6),
@@ -530,7 +529,6 @@ def test_any_peers(peers: list[Script], concurrency: int, interval: float, linux
     assert all(later - earlier >= interval - 0.011 for earlier, later in zip(starts, starts[1:]))
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(scripts, min_size=1, max_size=9), st.integers(1, 6), st.booleans(), st.sampled_from(PROTOCOLS[1:]))
 def test_any_peers_of_other_protocols(peers: list[Script], concurrency: int, linux: bool, name: str) -> None:
     """As with a line, except that the protocol is asked what it makes of the bytes."""

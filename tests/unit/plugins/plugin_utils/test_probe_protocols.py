@@ -22,7 +22,7 @@ from ansible_collections.trafficshift.istio.plugins.plugin_utils._probe_protocol
     make_protocol,
     printable,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 OVERSIZE = ("oversize", "no newline in the first 8192 bytes of the reply")
@@ -54,7 +54,6 @@ class TestLineEcho:
     def test_words_beyond_ascii(self) -> None:
         assert LineEcho(["öne"]).read("öne x\n".encode(), False) == ("", "öne")
 
-    @settings(deadline=None)  # a busy machine is no failure
     @given(st.binary(max_size=2 * REPLY_LIMIT), st.booleans())
     def test_anything_is_judged_and_bounded(self, data: bytes, closed: bool) -> None:
         verdict = LineEcho(["one"]).read(data, closed)
@@ -150,14 +149,12 @@ class TestExchange:
         with pytest.raises(ValueError, match=r"^payload has 4097 bytes; at most 4096 are sent, shorten it$"):
             Exchange(["one"], b"x" * (PAYLOAD_LIMIT + 1), compile_match("(x)"))
 
-    @settings(deadline=None)  # a busy machine is no failure
     @given(st.binary(max_size=2 * REPLY_LIMIT), st.booleans())
     def test_anything_is_judged_and_bounded(self, data: bytes, closed: bool) -> None:
         verdict = exchange(r"(\w+)").read(data, closed)
         assert verdict is not None or not (closed or len(data) >= 4096)
         assert verdict is None or (len(verdict[1]) <= 40 and verdict[1].replace("…", "").isprintable())
 
-    @settings(deadline=None)  # a busy machine is no failure
     @given(st.lists(st.sampled_from([b"v=", b"on", b"e", b"one", b"two", b";", b" ", b"\n"]), max_size=12))
     def test_how_a_reply_is_cut_makes_no_difference(self, pieces: list[bytes]) -> None:
         """The first verdict along the pieces is the verdict on the whole."""

@@ -846,7 +846,7 @@ results = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(results)
 def test_a_report_can_be_made_of_whatever_there_is(result: dict[str, Any]) -> None:
     data = report_data(result)
