@@ -205,8 +205,8 @@ def test_a_route_that_cannot_be_read_is_named(
     code, said, told = rollout()
     assert code != 0
     assert said == (
-        f"Task failed: Action failed: This account may not list the kind VirtualService in the namespace {HOME} (403): "
-        "ask for that right, or use another account."
+        f"This account may not list the kind VirtualService in the namespace {HOME} (403): ask for that right, or use "
+        "another account."
     )
     assert told == {}
     assert len(watch.states()) == 1
