@@ -190,13 +190,17 @@ class ActionModule(ActionBase):
 
     @contextlib.contextmanager
     def _signals(self, rollout: Rollout) -> Iterator[None]:
-        """Let signals interrupt the way forward, and nothing end the way back."""
+        """Let signals interrupt the way forward, and nothing end the way back.
+
+        What is ignored stays ignored, as a hangup is under nohup.
+        """
 
         def interrupt(number: int, _frame: FrameType | None) -> None:
             self._interrupted = True
             rollout.interrupt(f"interrupted by {signal.Signals(number).name}")
 
-        kept = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+        heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        kept = {number: signal.signal(number, interrupt) for number in heard}
         try:
             yield
         finally:

@@ -15,8 +15,9 @@ description:
   - The work of the role P(trafficshift.istio.tcp_rollout#role), which finds most options out by itself.
   - Runs on the controller, as one task, so that it can take back what it did whatever ends it. It is the only thing in
     this collection that changes a cluster without M(kubernetes.core.k8s).
-  - SIGINT, SIGTERM and SIGHUP take the traffic back. The process that does so may outlive C(ansible-playbook) for as
-    long as that takes, and then writes to the standard error that C(ansible-playbook) had.
+  - SIGINT, SIGTERM and SIGHUP take the traffic back; under C(nohup) a hangup changes nothing. The process that does
+    so may outlive C(ansible-playbook) for as long as that takes, and then writes to the standard error that
+    C(ansible-playbook) had.
 options:
   route:
     description:

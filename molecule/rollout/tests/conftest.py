@@ -101,7 +101,7 @@ def from_the_beginning(route: Route, facts: dict[str, str]) -> None:
 @pytest.fixture
 def started(command: Command) -> Callable[..., AbstractContextManager[Playbook]]:
     """Start what `command` says beside the test."""
-    return lambda role, check=False, **variables: Playbook(*command(role, check, **variables))
+    return lambda role, nohup=False, **variables: Playbook(*command(role, **variables), nohup)
 
 
 @pytest.fixture

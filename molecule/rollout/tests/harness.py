@@ -349,10 +349,11 @@ class Playbook:
 
     MARK = "TRAFFICSHIFT_TEST_PLAYBOOK"
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], nohup: bool = False) -> None:
         self.lines: list[str] = []
         self.mark = uuid.uuid4().hex
-        self._command = command
+        # Whatever ignores signals above the tests, these start as from a terminal.
+        self._command = ["env", "--default-signal", *(["--ignore-signal=HUP"] if nohup else []), *command]
         self._environment = {**environment, self.MARK: self.mark, "PYTHONUNBUFFERED": "1"}
         self._news = threading.Condition()
 

@@ -258,6 +258,16 @@ def test_a_signal_takes_it_back(
 
 
 @pytest.mark.usefixtures("from_the_beginning")
+def test_under_nohup_a_hangup_changes_nothing(started: Started, watch: WeightWatch) -> None:
+    with started("rollout.yml", nohup=True, tcp_rollout_steps=[20], tcp_rollout_hold=10) as running:
+        running.until("v2 20: held")
+        for process in running.processes():
+            os.kill(process, signal.SIGHUP)
+        assert running.wait() == 0, running.output
+    assert watch.sets() == [OLD, weights(20)]
+
+
+@pytest.mark.usefixtures("from_the_beginning")
 def test_a_playbook_that_is_killed_alone_is_taken_back_by_what_is_left(
     started: Started, watch: WeightWatch, record: Callable[[], str]
 ) -> None:

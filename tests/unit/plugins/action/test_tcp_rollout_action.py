@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -37,11 +39,14 @@ ARGUMENTS: dict[str, Any] = {
 }
 
 
-def run(kubeconfig: Path, **changed: Any) -> dict[str, Any]:
-    task = MagicMock(args={**ARGUMENTS, "kubeconfig": str(kubeconfig), **changed}, check_mode=False, async_val=0)
+def action(**arguments: Any) -> tcp_rollout.ActionModule:
+    task = MagicMock(args=arguments, check_mode=False, async_val=0)
     task.environment = []
-    action = tcp_rollout.ActionModule(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
-    return action.run()
+    return tcp_rollout.ActionModule(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
+
+
+def run(kubeconfig: Path, **changed: Any) -> dict[str, Any]:
+    return action(**{**ARGUMENTS, "kubeconfig": str(kubeconfig), **changed}).run()
 
 
 @pytest.mark.parametrize(
@@ -70,6 +75,26 @@ def test_wrong_input_is_refused_before_there_is_a_cluster(tmp_path: Path, change
 def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(AnsibleActionFail, match="There is no cluster to talk to"):
         run(tmp_path / "none")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_interrupts_the_rollout(number: signal.Signals) -> None:
+    rollout, before = MagicMock(), signal.getsignal(number)
+    with action()._signals(rollout):
+        os.kill(os.getpid(), number)
+    rollout.interrupt.assert_called_once_with(f"interrupted by {number.name}")
+    assert signal.getsignal(number) == before
+
+
+def test_a_hangup_that_is_ignored_stays_ignored() -> None:
+    rollout, before = MagicMock(), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with action()._signals(rollout):
+            os.kill(os.getpid(), signal.SIGHUP)
+        rollout.interrupt.assert_not_called()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_documentation_agrees() -> None:
