@@ -24,7 +24,7 @@ from ansible_collections.trafficshift.istio.plugins.plugin_utils._health_checks 
     run_check,
     validate_checks,
 )
-from servers import Certificates, drip, flood, hang, leave, say, server
+from servers import LONG, Certificates, drip, flood, hang, leave, say, server
 
 TOKEN = "s3cret-token"
 
@@ -239,7 +239,7 @@ def test_this_machine_is_not_asked_through_a_proxy(
     ],
 )
 def test_broken_servers(behave: Any, message: str) -> None:
-    timeout = 0.3 if "0.3 s" in message else 20
+    timeout = 0.3 if "0.3 s" in message else LONG
     with server(behave) as port:
         ok, told = ask(url=f"http://127.0.0.1:{port}/health", match="fine", token=TOKEN, timeout=timeout)
     assert not ok
